@@ -1,0 +1,24 @@
+"""JSON with `//` comments, as config.json allows it."""
+
+import json
+import re
+
+# A string, or a comment to the end of the line: strings are matched first so that "https://…" survives.
+_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*')
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"key {key!r} stands twice")
+    return dict(pairs)
+
+
+def loads(text: str) -> object:
+    """Parse JSON with `//` comments; line and column numbers of errors are those of `text`.
+
+    Raises ValueError on bad JSON and on a key that stands twice.
+    """
+    bare = _TOKEN.sub(lambda match: match[0] if match[0].startswith('"') else " " * len(match[0]), text)
+    return json.loads(bare.removeprefix("\ufeff"), object_pairs_hook=_pairs)

@@ -1,0 +1,35 @@
+"""Names of adapters and identifiers of jobs, drops and runs."""
+
+import re
+from datetime import datetime
+
+from core.errors import UsageError
+
+DEFAULT_ADAPTER = "default/main"
+PART = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+RESERVED = frozenset({"rejected", "shared", "base"})
+RESERVED_ENDINGS = (".jsonl", ".json", ".drop", ".part")
+
+
+def is_part(name: str) -> bool:
+    """Whether `name` may be a persona or a domain."""
+    return bool(PART.fullmatch(name)) and name not in RESERVED and not name.endswith(RESERVED_ENDINGS)
+
+
+def parse_adapter(text: str) -> str:
+    """`persona` or `persona/domain` as the full adapter name. Raises UsageError."""
+    parts = text.split("/")
+    if len(parts) == 1:
+        parts.append("main")
+    if len(parts) != 2 or not all(is_part(part) for part in parts):
+        raise UsageError(
+            f"adapter name {text!r} is not persona/domain",
+            hint="use two names of a-z, 0-9, '.', '_', '-' (64 at most, not rejected, shared or base), for example support/tone",
+            code="ADAPTER_NAME",
+        )
+    return "/".join(parts)
+
+
+def stamp(now: datetime, suffix: str) -> str:
+    """A time-sortable identifier body: UTC to the millisecond plus a random suffix made by the caller."""
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}-{suffix}"

@@ -1,0 +1,261 @@
+"""The records that lorad remembers. A fact that belongs to one state lives in that state's own type."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+
+class JobState(StrEnum):
+    """Where a job is; also the name of the folder that holds it."""
+
+    QUEUED = "queued"
+    TRAINING = "training"
+    RANKING = "ranking"
+    HELD = "held"
+    RELEASING = "releasing"
+    RELEASED = "released"
+    REFUSED = "refused"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({JobState.RELEASED, JobState.REFUSED, JobState.FAILED, JobState.CANCELLED})
+
+
+class DropState(StrEnum):
+    """Where a drop is. Rejected drops lie in `inbox/rejected/`, the others in `drops/<state>/`."""
+
+    SETTLING = "settling"
+    GATING = "gating"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Kind(StrEnum):
+    """What a child of a job does; the second half of its run folder's name."""
+
+    TRAIN = "train"
+    SCORE = "score"
+    RANK = "rank"
+    PACK = "pack"
+
+
+class VerdictWord(StrEnum):
+    """The three verdicts; missing or weak proof is a hold, never a promotion."""
+
+    PROMOTE = "promote"
+    HOLD = "hold"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildRef:
+    """A child that was started for a job: its run folder and the daemon instance that started it."""
+
+    run: str
+    kind: Kind
+    purpose: str = ""
+    instance: str
+    slot: int | None = None
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A kept checkpoint. `path` is relative to `runs/<job>/`; `sha256` is that of its SEALED file."""
+
+    step: int
+    path: str
+    sha256: str
+    dev_loss: float | None = None
+
+    @property
+    def id(self) -> str:
+        """The name of its score files: the step and the first 12 hex digits of the seal."""
+        return f"step_{self.step:06d}-{self.sha256[:12]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    since: datetime
+    reason: str = ""
+    attempts: int = 0
+    checkpoint: str | None = None  # path of the newest sealed resume point, relative to runs/<job>/
+    micro_batch: int | None = None  # set by the memory ladder
+    kind: Literal["queued"] = "queued"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    since: datetime
+    child: ChildRef
+    attempts: int = 0
+    checkpoint: str | None = None
+    micro_batch: int | None = None
+    cancel: bool = False
+    kind: Literal["training"] = "training"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """`scores` maps `<split>/<model>` to a score file relative to `runs/<job>/`. `incumbent` is a release id or None (the base)."""
+
+    since: datetime
+    candidates: tuple[Candidate, ...]
+    incumbent: str | None = None
+    scores: Mapping[str, str] = field(default_factory=dict)
+    order: str | None = None  # run that ordered the candidates
+    best: str | None = None  # Candidate.id
+    verdict: str | None = None  # run that gave the verdict
+    word: VerdictWord | None = None
+    looks: int = 0  # at the gate split, counted before each
+    child: ChildRef | None = None
+    attempts: int = 0
+    reason: str = ""
+    cancel: bool = False
+    approved_by: str | None = None  # set when a person approved and the incumbent had changed
+    kind: Literal["ranking"] = "ranking"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A person must look. Carries the ranking so that an approval can go on from it."""
+
+    since: datetime
+    reason: str
+    ranking: Ranking
+    kind: Literal["held"] = "held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Releasing:
+    since: datetime
+    ranking: Ranking
+    version: int | None = None
+    child: ChildRef | None = None
+    release: str | None = None  # manifest hash, once packed and renamed in
+    fences: Mapping[str, int] = field(default_factory=dict)  # target -> fence of the wish
+    attempts: int = 0
+    reason: str = ""
+    cancel: bool = False
+    kind: Literal["releasing"] = "releasing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a job ended. `by` is the person or part that ended it; `release` is set when it was live."""
+
+    at: datetime
+    reason: str = ""
+    hint: str = ""
+    code: str = ""
+    by: str = "lorad"
+    release: str | None = None
+    version: int | None = None
+    attempts: int = 0
+    verdict: str | None = None  # run
+    started_at: datetime | None = None
+    kind: Literal["ended"] = "ended"
+
+
+StateFacts = Queued | Training | Ranking | Held | Releasing | Ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropRef:
+    """A drop that a job trains on, named by the hash of its bytes."""
+
+    id: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCard:
+    """What a job is, fixed when it is made (`job.json`)."""
+
+    id: str
+    adapter: str
+    drop: str
+    file: str
+    sha256: str
+    identity: str
+    priority: int = 0  # higher runs first
+    created_at: datetime
+    drops: tuple[DropRef, ...]
+    base_sha256: str
+    backend: str
+    retry_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it stands: what it is, its state, and the facts of that state."""
+
+    card: JobCard
+    state: JobState
+    facts: StateFacts
+
+    @property
+    def id(self) -> str:
+        return self.card.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """`claim.json`: which inbox entry a drop took. Durable before the first rename."""
+
+    drop: str
+    adapter: str
+    source: str  # path under inbox/
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    file: str  # name of the file, as the person gave it
+    sidecar: str | None = None
+    claimed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gating:
+    """`gating.json`: the gate has the drop. `crashes` counts gate children that died on it."""
+
+    since: datetime
+    crashes: int = 0
+    kind: Literal["gating"] = "gating"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """`accepted.json`: the job's id is named here before the job exists."""
+
+    at: datetime
+    job: str
+    sha256: str
+    identity: str
+    rows: int
+    again: bool = False
+    job_made: bool = False
+    set_aside: str | None = None  # why later jobs do not train on it
+    kind: Literal["accepted"] = "accepted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settling:
+    since: datetime
+    kind: Literal["settling"] = "settling"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """A drop on its way or accepted."""
+
+    claim: Claim
+    state: DropState
+    facts: Settling | Gating | Accepted
+
+    @property
+    def id(self) -> str:
+        return self.claim.drop

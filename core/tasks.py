@@ -1,0 +1,130 @@
+"""What the daemon asks of a child (`spec.json`) and what the child answers (`exit.json`).
+
+Paths in a spec are absolute. A child writes only inside its own run folder; `exit.json` is written last.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from core.records import Candidate, ChildRef, VerdictWord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowsOf:
+    """The rows of one accepted drop: the folder holds `rows.jsonl.zst` and `index.jsonl`."""
+
+    drop: str
+    sha256: str
+    folder: str
+    schema_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTask:
+    """Train an adapter from the base on the train split of `rows`; later drops supersede rows of a known group."""
+
+    job: str
+    backend: str  # peft or stub
+    base: str  # folder of the sealed base; empty for the stub
+    rows: tuple[RowsOf, ...]
+    settings: Mapping[str, object]  # the frozen config, nested (core.config.Config as JSON)
+    checkpoint: str | None = None  # folder of a sealed resume point
+    micro_batch: int | None = None
+    kind: Literal["train"] = "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreModel:
+    """A model to score: the base when `adapter` is None."""
+
+    id: str  # base, a Candidate.id, or a release id
+    adapter: str | None  # folder with adapter_config.json and adapter_model.safetensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTask:
+    """Per-example completion loss of each model on one split, one file `scores/<split>-<model>.jsonl` a model."""
+
+    job: str
+    backend: str
+    base: str
+    rows: tuple[RowsOf, ...]
+    split: Literal["dev", "gate"]
+    models: tuple[ScoreModel, ...]
+    settings: Mapping[str, object]
+    probe: str | None = None  # model id: also write probe.jsonl for it
+    shift: str | None = None  # model id: also write scores/shift-<split>-<model>.jsonl (this drop's rows under another row's prompt)
+    this_drop: str = ""
+    kind: Literal["score"] = "score"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankTask:
+    """Order the candidates (`purpose` order) or give the verdict on the best (`purpose` verdict)."""
+
+    job: str
+    purpose: Literal["order", "verdict"]
+    backend: str
+    this_drop: str
+    candidates: tuple[Candidate, ...]
+    incumbent: str  # model id: base or a release id
+    scores: Mapping[str, str]  # "<split>/<model>" or "shift/<model>" -> absolute path
+    settings: Mapping[str, object]
+    best: str | None = None
+    looks: int = 0
+    rows: tuple[RowsOf, ...] = ()
+    kind: Literal["rank"] = "rank"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackTask:
+    """Make the immutable release folder of a checkpoint."""
+
+    job: str
+    adapter: str
+    version: int
+    backend: str
+    checkpoint: str
+    checkpoint_sha256: str
+    base: str
+    base_sha256: str
+    probe: str | None
+    verdict: str  # path of verdict.json
+    parent: str | None  # release id that it replaces
+    drops: tuple[str, ...]  # SHA-256 of the drops it learned from
+    keys: str  # folder of the signing key
+    kind: Literal["pack"] = "pack"
+
+
+Task = TrainTask | ScoreTask | RankTask | PackTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitNote:
+    """`exit.json`. A whole one beats the exit status. The optional fields belong to the kind of the task."""
+
+    code: int
+    ended_at: datetime
+    reason: str = ""
+    hint: str = ""
+    error: str = ""  # stable code of the error
+    steps: int = 0  # train: optimizer steps done
+    total_steps: int = 0
+    candidates: tuple[Candidate, ...] = ()  # train: kept checkpoints, paths relative to the run folder
+    checkpoint: str | None = None  # train: newest resume point, relative to the run folder
+    scores: Mapping[str, str] = field(default_factory=dict)  # score: "<split>/<model>" -> path relative to the run folder
+    best: str | None = None  # rank: Candidate.id
+    word: VerdictWord | None = None  # rank: the verdict
+    release: str | None = None  # pack: manifest hash; the folder is release/
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSeen:
+    """What the daemon observes of a child: whether it lives, and its whole `exit.json` if there is one."""
+
+    ref: ChildRef
+    alive: bool
+    note: ExitNote | None = None
+    new_checkpoint: str | None = None  # newest sealed resume point in its folder, relative to runs/<job>/

@@ -1,0 +1,61 @@
+"""Base models in models_dir: `<name>/` with weights, tokenizer.json, template, base.json; SEALED last.
+
+A base given by `model_path` is not copied: its folder in models_dir holds base.json, tokenizer and template, and
+`base.json` names the original folder.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.config import Config
+from core.errors import BaseMissingError
+from store.codec import read
+from store.paths import default_models_dir
+from store.seals import is_sealed
+
+BASE = "base.json"
+TEMPLATE = "chat_template.jinja"
+TOKENIZER = "tokenizer.json"
+STUB_BASE = "stub"  # base hash of results that no model made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """`base.json`. `source_sha256` is the hash of the original bytes and travels through every other form of the base."""
+
+    name: str
+    source: str  # where the original bytes came from: a package, or a folder
+    source_sha256: str
+    tokenizer_sha256: str
+    template_sha256: str
+    weights: str  # folder with config.json and model.safetensors; "." is the base's own folder
+    eos_token: str
+    bos_token: str = ""
+    licence: str = ""
+
+
+def models_dir(config: Config) -> Path:
+    """The folder of base models that this config names."""
+    return Path(config.models_dir) if config.models_dir else default_models_dir()
+
+
+def base_folder(config: Config) -> Path:
+    """Where the config's base lies, whether or not it is there yet."""
+    if config.model_path:
+        original = str(Path(config.model_path).resolve())
+        digest = hashlib.sha256(original.encode()).hexdigest()[:8]
+        return models_dir(config) / f"{Path(original).name.lower()}-{digest}"
+    return models_dir(config) / config.model_name
+
+
+def read_base(folder: Path) -> Base:
+    """The sealed base in `folder`. Raises BaseMissingError."""
+    if not is_sealed(folder):
+        raise BaseMissingError(f"no base model in {str(folder)!r}", hint="run `lorad models pull`", code="BASE_MISSING")
+    return read(Base, folder / BASE)
+
+
+def weights_folder(folder: Path) -> Path:
+    """The Hugging Face folder with the weights of the base in `folder`."""
+    return folder / read_base(folder).weights  # an absolute `weights` wins over `folder`

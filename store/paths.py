@@ -1,0 +1,169 @@
+"""Where things lie under home. Every path of lorad's state is named here and nowhere else."""
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from core.errors import StateError
+from core.records import ENDED, DropState, JobState
+from store.durable import replace_file
+
+FORMAT = 1
+FOLDERS = ("inbox/rejected", "commands", "drops", "jobs", "runs", "adapters", "targets", "slots", "tmp", "caches", "keys")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder of lorad's state."""
+
+    root: Path
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    @property
+    def rejected(self) -> Path:
+        return self.root / "inbox" / "rejected"
+
+    @property
+    def commands(self) -> Path:
+        return self.root / "commands"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def tmp(self) -> Path:
+        return self.root / "tmp"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def status_log(self) -> Path:
+        return self.root / "status.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.jsonl"
+
+    @property
+    def live(self) -> Path:
+        return self.root / "live.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lorad.lock"
+
+    @property
+    def listing(self) -> Path:
+        """Snapshot of jobs and drops for listings, so that `lorad jobs list` reads one file."""
+        return self.root / "caches" / "listing.json"
+
+    def slot_lock(self, slot: int) -> Path:
+        return self.root / "slots" / f"{slot}.lock"
+
+    def drop(self, state: DropState, drop: str) -> Path:
+        return self.rejected / drop if state is DropState.REJECTED else self.root / "drops" / state / drop
+
+    def job(self, state: JobState, job: str, ended_at: datetime | None = None) -> Path:
+        folder = self.root / "jobs" / state
+        if state in ENDED:
+            assert ended_at is not None, "an ended job lies in the month of its end"
+            folder = folder / f"{ended_at:%Y-%m}"
+        return folder / job
+
+    def runs(self, job: str) -> Path:
+        return self.root / "runs" / job
+
+    def release(self, adapter: str, version: int) -> Path:
+        return self.root / "adapters" / adapter / f"v{version}"
+
+    def target(self, name: str) -> Path:
+        return self.root / "targets" / name
+
+    def prepare(self) -> None:
+        """Make the folders. Raises StateError for a home of a newer format, or an inbox on another file system."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        mark = self.root / "format.json"
+        if mark.exists():
+            found = json.loads(mark.read_text()).get("format", 0)
+            if found > FORMAT:
+                raise StateError(
+                    f"{self.root} has format {found}; this lorad knows up to {FORMAT}",
+                    hint="upgrade lorad, or name another home in the config",
+                    code="HOME_NEWER",
+                )
+        for folder in FOLDERS:
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        for state in JobState:
+            (self.root / "jobs" / state).mkdir(exist_ok=True)
+        for drop_state in (DropState.SETTLING, DropState.GATING, DropState.ACCEPTED):
+            (self.root / "drops" / drop_state).mkdir(exist_ok=True)
+        if not mark.exists():
+            replace_file(mark, json.dumps({"format": FORMAT}) + "\n")
+        if self.inbox.stat().st_dev != self.tmp.stat().st_dev:
+            raise StateError(
+                f"{self.inbox} is on another file system than {self.root}",
+                hint="a drop is taken by rename: put inbox/ on the file system of home, and let `lorad drop` copy into it",
+                code="INBOX_OTHER_DEVICE",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The folder that a serving process owns (ARCHITECTURE: release and activation)."""
+
+    root: Path
+
+    @property
+    def incoming(self) -> Path:
+        return self.root / "in" / "incoming"
+
+    @property
+    def desired(self) -> Path:
+        return self.root / "in" / "desired.json"
+
+    @property
+    def releases(self) -> Path:
+        return self.root / "releases"
+
+    @property
+    def checking(self) -> Path:
+        return self.root / "releases" / ".checking"
+
+    @property
+    def out(self) -> Path:
+        return self.root / "out"
+
+    @property
+    def active(self) -> Path:
+        return self.root / "out" / "active.json"
+
+    @property
+    def activations(self) -> Path:
+        return self.root / "out" / "activations.jsonl"
+
+    @property
+    def capacity(self) -> Path:
+        return self.root / "out" / "capacity.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "serving.lock"
+
+    def prepare(self) -> None:
+        """Make the folders that serving owns, and `in/` where nobody made it yet."""
+        for folder in (self.incoming, self.checking, self.out):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def default_models_dir() -> Path:
+    """`lorad/models` in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(cache) / "lorad" / "models"
