@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.errors import ConfigError
-from core.names import is_part
+from core.names import DEFAULT_HOME, is_part
 
 SIDECAR = {"sidecar": True}
 IDENTITY = {"sidecar": True, "identity": True}
@@ -156,7 +156,7 @@ class ServingConfig(Section):
 class Config(Section):
     """Everything that config.json may say."""
 
-    home: str = "var"
+    home: str = DEFAULT_HOME
     """Folder of lorad's state; a relative path starts at the config's folder."""
     models_dir: str = ""
     """Folder of base models; empty means lorad/models in the user's cache."""

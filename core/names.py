@@ -6,6 +6,7 @@ from datetime import datetime
 from core.errors import UsageError
 
 DEFAULT_ADAPTER = "default/main"
+DEFAULT_HOME = "var"  # beside the config
 PART = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 RESERVED = frozenset({"rejected", "shared", "base"})
 RESERVED_ENDINGS = (".jsonl", ".json", ".drop", ".part")

@@ -215,6 +215,7 @@ class Claim:
     mtime_ns: int
     file: str  # name of the file, as the person gave it
     sidecar: str | None = None
+    problem: str = ""  # why the entry can never be a drop: it is taken only to be refused with a report
     claimed_at: datetime
 
 
@@ -236,6 +237,7 @@ class Accepted:
     sha256: str
     identity: str
     rows: int
+    schema_id: str
     again: bool = False
     job_made: bool = False
     set_aside: str | None = None  # why later jobs do not train on it
@@ -244,7 +246,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settling:
+    """`settling.json`: claimed. `quiet_until` is set when the file changed while it was read."""
+
     since: datetime
+    quiet_until: datetime | None = None
     kind: Literal["settling"] = "settling"
 
 

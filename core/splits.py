@@ -34,8 +34,8 @@ def group_rows(keys: Sequence[RowKey], known: Mapping[str, str]) -> list[str]:
 
 def held_out_groups(num_new: int) -> int:
     """How many new groups go to dev, and as many to gate."""
-    tenth = round(HELD_OUT_SHARE * num_new)
-    return max(tenth, min(HELD_OUT_GROUPS, floor(HELD_OUT_MOST / 2 * num_new)))
+    wanted = max(round(HELD_OUT_SHARE * num_new), HELD_OUT_GROUPS)
+    return min(wanted, floor(HELD_OUT_MOST / 2 * num_new))
 
 
 def draw_splits(groups: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:

@@ -127,4 +127,5 @@ class ChildSeen:
     ref: ChildRef
     alive: bool
     note: ExitNote | None = None
-    new_checkpoint: str | None = None  # newest sealed resume point in its folder, relative to runs/<job>/
+    checkpoint: str | None = None  # newest sealed resume point of the job, relative to runs/<job>/
+    candidates: tuple[Candidate, ...] = ()  # sealed checkpoints of all the job's training runs

@@ -1,0 +1,1 @@
+"""The shell: observes, asks core, applies; starts children."""

@@ -1,0 +1,1 @@
+"""The process on the inference box: OpenAI routes, adapters, hot swap."""

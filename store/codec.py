@@ -19,17 +19,21 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def dump(record: object, *, indent: int | None = None) -> str:
     """A record as JSON text."""
-    return _adapter(type(record)).dump_json(record, indent=indent).decode()
+    kind: Any = type(record)
+    return _adapter(kind).dump_json(record, indent=indent).decode()
 
 
 def parse(kind: type[T], text: str | bytes) -> T:
     """JSON text as a record. Raises ValueError."""
-    return _adapter(kind).validate_json(text)  # type: ignore[no-any-return]
+    hashable: Any = kind
+    adapter: TypeAdapter[T] = _adapter(hashable)
+    return adapter.validate_json(text)
 
 
 def to_plain(record: object) -> Any:
     """A record as plain JSON values."""
-    return _adapter(type(record)).dump_python(record, mode="json")
+    kind: Any = type(record)
+    return _adapter(kind).dump_python(record, mode="json")
 
 
 def write(path: Path, record: object, *, durable: bool = True) -> None:

@@ -1,0 +1,135 @@
+"""`lorad drop`: put files into the inbox the right way, and on request wait for the end."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.asking import require_daemon
+from cli.options import config_option
+from core.errors import ConfigError, LoradError, RefusedError
+from core.names import parse_adapter
+from store.config_file import config_path, home_of
+from store.inbox import Dropped, put_drop
+from store.paths import Home
+
+POLL_S = 0.2
+ENDS = {"released": 0, "refused": 2, "held": 2, "failed": 1, "cancelled": 1}
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--adapter", default="default/main", show_default=True, metavar="PERSONA/DOMAIN")
+@click.option("--priority", type=int, help="Higher runs first; 0 is normal.")
+@click.option("--schema", metavar="ID", help="Schema of the rows, for example completion_v1.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A config key that a sidecar may set; repeatable.")
+@click.option("--again", is_flag=True, help="Train on the same bytes once more.")
+@click.option("--wait", is_flag=True, help="Wait for the end: 0 released, 2 refused or held, 1 failed or cancelled.")
+@config_option
+def drop(
+    files: tuple[Path, ...],
+    adapter: str,
+    priority: int | None,
+    schema: str | None,
+    settings: tuple[str, ...],
+    again: bool,
+    wait: bool,
+    config: str | None,
+) -> int:
+    """Put files into the inbox the right way: sidecar first, then one rename."""
+    from core.config import nest, sidecar_layer
+    from store.config import ConfigLoader
+
+    sidecar: dict[str, Any] = parse_settings(settings)
+    sidecar |= {key: value for key, value in (("priority", priority), ("schema_id", schema), ("again", again or None)) if value is not None}
+    values, _ = sidecar_layer(nest(sidecar), "the command line")
+    ConfigLoader(config).load(sidecar=values)
+    home = home_of(config_path(config))
+    home.prepare()
+    if wait:
+        require_daemon(home)
+    dropped = [put_drop(home, file, parse_adapter(adapter), nest(sidecar)) for file in files]
+    for file, one in zip(files, dropped, strict=True):
+        click.echo(f"dropped {file} as {one.path}")
+    return max(follow(home, one) for one in dropped) if wait else 0
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """`KEY=VALUE` words as a mapping; a value is JSON where it parses, else text. Raises ConfigError."""
+    parsed: dict[str, Any] = {}
+    for word in settings:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {word!r} is not KEY=VALUE", hint="for example --set training.epochs=1", code="CONFIG_SYNTAX")
+        try:
+            parsed[key] = json.loads(text)
+        except ValueError:
+            parsed[key] = text
+    return parsed
+
+
+def follow(home: Home, dropped: Dropped) -> int:
+    """Wait until the dropped file's job has ended or is held. Returns the exit status; shows each change."""
+    told = ""
+    while True:
+        row = _job_row(home, dropped)
+        if row is not None:
+            told = _tell(row, told)
+            if row["state"] in ENDS:
+                click.echo(f"{row['id']}: {row['state']}" + (f": {row['reason']}" if row["reason"] else ""))
+                return ENDS[row["state"]]
+        elif (folder := _rejected(home, dropped)) is not None:
+            raise RefusedError(f"{dropped.path.name} was refused: {_first_finding(folder)}", hint=f"read {folder / 'report.md'}", code="DROP_REFUSED")
+        require_daemon(home)
+        time.sleep(POLL_S)
+
+
+def _job_row(home: Home, dropped: Dropped) -> dict[str, Any] | None:
+    try:
+        listing = json.loads(home.listing.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    drop_row = next((row for row in reversed(listing["drops"]) if (row["device"], row["inode"]) == (dropped.device, dropped.inode)), None)
+    if drop_row is None or drop_row["job"] is None:
+        return None
+    return next((row for row in listing["jobs"] if row["id"] == drop_row["job"]), None)
+
+
+def _rejected(home: Home, dropped: Dropped) -> Path | None:
+    for folder in sorted(home.rejected.iterdir(), reverse=True):
+        try:
+            claim = json.loads((folder / "claim.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if (claim["device"], claim["inode"]) == (dropped.device, dropped.inode):
+            return folder
+    return None
+
+
+def _first_finding(folder: Path) -> str:
+    try:
+        finding = json.loads((folder / "report.json").read_text())["findings"][0]
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise LoradError(f"the report in {folder} cannot be read: {error}", hint="look at the folder", code="REPORT_DAMAGED") from None
+    return f"{finding['id']} {finding['message']}"
+
+
+def _tell(row: dict[str, Any], told: str) -> str:
+    """Show a line for each new state, and a moving one on a terminal."""
+    metrics = row["metrics"]
+    line = f"{row['id']}: {row['state']} {row['progress']} %"
+    if metrics.get("loss") is not None and row["state"] == "training":
+        line += f"  step {metrics.get('step')}/{metrics.get('total_steps')}  loss {metrics['loss']:.3f}"
+    if metrics.get("eta_s") is not None:
+        line += f"  {metrics['eta_s']:.0f} s left"
+    terminal = sys.stdout.isatty()
+    if terminal and line != told:
+        click.echo(f"\r\x1b[K{line}", nl=False)
+        return line
+    if not terminal and row["state"] != told:
+        click.echo(f"{row['id']}: {row['state']}")
+        return str(row["state"])
+    return told

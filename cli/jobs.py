@@ -1,0 +1,158 @@
+"""`lorad jobs`: the queue, and what a person may decide about it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.asking import ask, say
+from cli.options import config_option, format_option, show_json
+from core.commands import CommandKind
+from core.errors import UsageError
+from core.records import Ended, Held, Job, Ranking, Releasing
+from store.config_file import config_path, home_of
+from store.locks import is_locked
+from store.paths import Home
+
+
+@click.group()
+def jobs() -> None:
+    """List, show, cancel, retry, approve, refuse jobs."""
+
+
+def rows_of(home: Home) -> list[dict[str, Any]]:
+    """All jobs, oldest first: the daemon's snapshot while it runs, else read from the job folders."""
+    if is_locked(home.lock) and home.listing.exists():
+        rows: list[dict[str, Any]] = json.loads(home.listing.read_text())["jobs"]
+        return rows
+    from daemon.status import job_row
+    from store.jobs import read_all
+
+    if not (home.root / "jobs").is_dir():
+        return []
+    found, damaged = read_all(home)
+    for sentence in damaged:
+        click.echo(f"warning: {sentence}", err=True)
+    return [job_row(job, 100 if isinstance(job.facts, Ended) else 0, {}) for job in sorted(found, key=lambda job: job.id)]
+
+
+@jobs.command("list")
+@config_option
+@format_option()
+@click.option("--state", help="Only jobs in this state.")
+def list_jobs(config: str | None, output: str, state: str | None) -> None:
+    """All jobs, oldest first."""
+    rows = [row for row in rows_of(home_of(config_path(config))) if state in (None, row["state"])]
+    if output == "json":
+        show_json(rows)
+        return
+    if not rows:
+        click.echo("no jobs yet; drop a file: lorad drop FILE")
+    for row in rows:
+        line = f"{row['id']}  {row['state']:<10} {row['progress']:3d} %  {row['adapter']:<20} {row['file']}  {row['reason']}"
+        click.echo(line.rstrip())
+
+
+def _find(home: Home, job: str) -> tuple[Job, Path]:
+    from store.jobs import find_folder, read_job
+
+    found = find_folder(home, job) if (home.root / "jobs").is_dir() else None
+    if found is None:
+        raise UsageError(f"no job {job!r} in {str(home.root)!r}", hint="`lorad jobs list` names them", code="JOB_UNKNOWN")
+    return read_job(found[1], found[0]), found[1]
+
+
+@jobs.command()
+@click.argument("job")
+@config_option
+@format_option()
+def show(job: str, config: str | None, output: str) -> None:
+    """One job: what it trains on, where it stands, its ranking and verdict."""
+    from ranking.report import render
+    from store.codec import to_plain
+
+    home = home_of(config_path(config))
+    found, folder = _find(home, job)
+    order, verdict = evidence(home, found)
+    if output == "json":
+        show_json({**to_plain(found), "folder": str(folder), "runs": str(home.runs(job)), "ranking": _read_json(order), "verdict": _read_json(verdict)})
+        return
+    click.echo(f"{found.id}  {found.state.value}  adapter {found.card.adapter}  from {found.card.file}")
+    click.echo(f"  trains on {len(found.card.drops)} drop(s), backend {found.card.backend}, base {found.card.base_sha256[:12]}")
+    if reason := getattr(found.facts, "reason", ""):
+        click.echo(f"  {reason}")
+    if hint := getattr(found.facts, "hint", ""):
+        click.echo(f"  what to do: {hint}")
+    if order is not None:
+        click.echo(render(order, verdict))
+    click.echo(f"  folder {folder}\n  runs   {home.runs(job)}")
+
+
+def evidence(home: Home, job: Job) -> tuple[Path | None, Path | None]:
+    """Where ranking.json and verdict.json of a job lie, as far as they exist."""
+    facts = job.facts
+    ranking = facts if isinstance(facts, Ranking) else facts.ranking if isinstance(facts, Held | Releasing) else None
+    verdict_run = ranking.verdict if ranking else getattr(facts, "verdict", None)
+    runs = home.runs(job.id)
+    orders = sorted(runs.glob("*-rank/ranking.json"))
+    order = runs / ranking.order / "ranking.json" if ranking and ranking.order else orders[-1] if orders else None
+    verdict = runs / verdict_run / "verdict.json" if verdict_run else None
+    return order if order and order.exists() else None, verdict if verdict and verdict.exists() else None
+
+
+def _read_json(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+@jobs.command()
+@click.argument("job")
+@config_option
+@click.option("--lines", default=40, show_default=True, help="Lines of each log.")
+def logs(job: str, config: str | None, lines: int) -> None:
+    """The end of the log of each of the job's runs."""
+    from store.runs import log_tail
+
+    home = home_of(config_path(config))
+    _find(home, job)
+    for run in sorted(home.runs(job).iterdir()) if home.runs(job).is_dir() else []:
+        click.echo(f"== {run.name}")
+        for line in log_tail(run, lines):
+            click.echo(line)
+
+
+@jobs.command()
+@click.argument("job")
+@config_option
+def cancel(job: str, config: str | None) -> None:
+    """Stop a job that is not released yet; what it trained stays in its runs."""
+    say(ask(home_of(config_path(config)), CommandKind.CANCEL, job=job))
+
+
+@jobs.command()
+@click.argument("job")
+@config_option
+def retry(job: str, config: str | None) -> None:
+    """Make a new job on the drop of an ended one."""
+    say(ask(home_of(config_path(config)), CommandKind.RETRY, job=job))
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--reason", required=True)
+@config_option
+def approve(job: str, reason: str, config: str | None) -> None:
+    """Release a held job; actor and reason stand in the journal."""
+    say(ask(home_of(config_path(config)), CommandKind.APPROVE, job=job, reason=reason))
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--reason", required=True)
+@config_option
+def refuse(job: str, reason: str, config: str | None) -> None:
+    """Refuse a held job; later jobs do not train on its drop."""
+    say(ask(home_of(config_path(config)), CommandKind.REFUSE, job=job, reason=reason))

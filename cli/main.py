@@ -1,0 +1,70 @@
+"""The command line. Each verb lives in a module of its own that is imported when the verb is called.
+
+Exit status: 0 yes or done, 1 failed at run time, 2 a verdict of no, 3 wrong usage, 75 another daemon or server runs.
+"""
+
+import importlib
+import sys
+
+import click
+
+from core.errors import LoradError
+
+VERBS = {
+    "init": ("cli.init", "Write a config, make home, keys and the local target."),
+    "daemon": ("cli.processes", "Watch the inbox: check, queue, train, rank, ship."),
+    "serve": ("cli.processes", "Serve the base and its adapters (OpenAI API)."),
+    "drop": ("cli.drop", "Put files into the inbox the right way."),
+    "check": ("cli.check", "Check a file as the gate would, without a daemon."),
+    "status": ("cli.status", "What lorad is doing, and what is live."),
+    "jobs": ("cli.jobs", "List, show, cancel, retry, approve, refuse jobs."),
+    "adapters": ("cli.adapters", "List adapters, their releases and history; roll back."),
+    "models": ("cli.models", "List and fetch base models."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose verbs are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command = getattr(importlib.import_module(VERBS[cmd_name][0]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(None, "--version", package_name="lorad")
+def lorad() -> None:
+    """Drop a file of examples; a better adapter is served: checked, trained, ranked, shipped, swapped in.
+
+    Every verb takes --config FILE (else LORAD_CONFIG, else ./config.json).
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its status."""
+    try:
+        status = lorad.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        status = 130
+    except click.ClickException as error:
+        error.show()
+        status = 3 if isinstance(error, click.UsageError) else 1
+    except LoradError as error:
+        click.echo(f"{click.style('error', fg='red')} {error.code}: {error.what}", err=True)
+        if error.hint:
+            click.echo(f"  {click.style('what to do:', fg='yellow')} {error.hint}", err=True)
+        status = error.exit_status
+    except BrokenPipeError:
+        status = 1
+        sys.stderr.close()
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,46 @@
+"""Wishes of people: one file each in `commands/`, absolute and short-lived, so that a late or repeated one does no harm."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+EXPIRES_S = 60.0
+
+
+class CommandKind(StrEnum):
+    """What a person may ask of the daemon."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    APPROVE = "approve"
+    REFUSE = "refuse"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One wish. `id` becomes part of the id of what it makes. `seen` is the state the person saw."""
+
+    id: str
+    kind: CommandKind
+    job: str = ""
+    adapter: str = ""
+    from_release: str | None = None
+    to_release: str | None = None
+    seen: str = ""
+    reason: str = ""
+    actor: str = ""
+    made_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """`<id>.answer.json`, written beside the consumed command."""
+
+    command: str
+    ok: bool
+    message: str
+    hint: str = ""
+    code: str = ""
+    made: str = ""  # id of what was made

@@ -1,0 +1,125 @@
+"""Decides about drops: when an inbox entry is whole, and what the gate's answer means. Pure."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from core.facts import (
+    AcceptDrop,
+    DropSeen,
+    Entry,
+    Facts,
+    FinishClaim,
+    ForgetClaim,
+    GateDrop,
+    MakeJob,
+    RejectDrop,
+    SettleAgain,
+    Step,
+    TakeDrop,
+)
+from core.gate import GateResult
+from core.identity import drop_identity
+from core.records import Accepted, DropState, Gating, JobState, Settling
+
+MAX_GATE_CRASHES = 2  # a file that kills the gate child this often is rejected
+
+
+def decide_intake(facts: Facts, now: datetime) -> Iterator[Step]:
+    """Steps for the inbox and for drops that have no job yet, in claim order."""
+    yield from (TakeDrop(entry=entry) for entry in facts.entries if is_whole(entry, facts))
+    gate_free = facts.gate.alive and facts.gate.drop is None
+    for seen in sorted(facts.drops.values(), key=lambda seen: seen.drop.id):
+        steps = list(_decide_drop(seen, facts, now, gate_free))
+        gate_free = gate_free and not any(isinstance(step, GateDrop) for step in steps)
+        yield from steps
+
+
+def is_whole(entry: Entry, facts: Facts) -> bool:
+    """Whether nobody writes this entry any more, as far as anyone can know.
+
+    Only a rename into place proves it. Any other writer is believed after quiet time and a last line that parses;
+    without one, after a longer quiet time, and then the gate names what is wrong.
+    """
+    limits = facts.config.validation
+    if entry.problem:
+        return entry.quiet_s >= limits.settle_s
+    if entry.renamed or (entry.parses and entry.quiet_s >= limits.settle_s):
+        return True
+    return entry.quiet_s >= limits.unparsable_settle_s
+
+
+def _decide_drop(seen: DropSeen, facts: Facts, now: datetime, gate_free: bool) -> Iterator[Step]:
+    drop = seen.drop
+    match drop.facts:
+        case Settling():
+            yield from _decide_settling(seen, facts, now, gate_free)
+        case Gating(crashes=crashes):
+            gate = facts.gate
+            if gate.drop == drop.id and gate.result is not None:
+                yield _after_gate(seen, gate.result, facts)
+            elif gate.drop == drop.id and gate.died:
+                yield _after_crash(drop.id, crashes + 1)
+            elif gate_free:
+                yield GateDrop(drop=drop.id, crashes=crashes)
+        case Accepted(job_made=False) if facts.base_sha256 is not None:
+            yield MakeJob(drop=drop.id)
+
+
+def _decide_settling(seen: DropSeen, facts: Facts, now: datetime, gate_free: bool) -> Iterator[Step]:
+    drop = seen.drop
+    assert isinstance(drop.facts, Settling)
+    if seen.at_source:
+        yield FinishClaim(drop=drop.id)
+    elif not seen.in_folder:
+        yield ForgetClaim(drop=drop.id)
+    elif seen.code:
+        yield RejectDrop(drop=drop.id, code=seen.code, message=seen.problem, hint=seen.hint)
+    elif not seen.unchanged:
+        yield SettleAgain(drop=drop.id)
+    elif gate_free and facts.base_sha256 is not None and (drop.facts.quiet_until is None or now >= drop.facts.quiet_until):
+        yield GateDrop(drop=drop.id, crashes=0)
+
+
+def _after_crash(drop: str, crashes: int) -> Step:
+    if crashes < MAX_GATE_CRASHES:
+        return GateDrop(drop=drop, crashes=crashes)
+    return RejectDrop(
+        drop=drop,
+        code="GATE_CRASH",
+        message=f"the gate died {crashes} times while it read this file",
+        hint="the file lies beside this report; check its size and first lines, and please report it as a bug",
+    )
+
+
+def _after_gate(seen: DropSeen, result: GateResult, facts: Facts) -> Step:
+    drop = seen.drop
+    if not seen.unchanged or result.verdict == "error":
+        return SettleAgain(drop=drop.id)
+    if result.verdict == "refused":
+        return RejectDrop(drop=drop.id)
+    assert seen.config is not None
+    assert facts.base_sha256 is not None
+    identity = drop_identity(result.sha256, drop.claim.adapter, seen.config, facts.base_sha256)
+    first = None if seen.again else _job_with(identity, facts)
+    if first is not None:
+        return RejectDrop(
+            drop=drop.id,
+            code="DUPLICATE",
+            message=f"the same bytes were dropped before for {drop.claim.adapter}: job {first}",
+            hint="`lorad drop --again FILE` trains on them once more",
+        )
+    return AcceptDrop(drop=drop.id, sha256=result.sha256, identity=identity, rows=result.rows, schema_id=seen.config.schema_id)
+
+
+def _job_with(identity: str, facts: Facts) -> str | None:
+    """The job on its way or released that has this identity, if any."""
+    for job in facts.jobs.values():
+        if job.card.identity == identity:
+            return f"{job.id} ({job.state.value})"
+    for ended in facts.ended.values():
+        if ended.identity == identity and ended.state == JobState.RELEASED:
+            return f"{ended.id} (released)"
+    for seen in facts.drops.values():
+        if seen.drop.state is DropState.ACCEPTED and isinstance(seen.drop.facts, Accepted) and seen.drop.facts.identity == identity:
+            return f"{seen.drop.facts.job} (queued)"
+    return None

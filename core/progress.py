@@ -1,0 +1,229 @@
+"""Decides about jobs up to the verdict: start, end and retry of training, and the four files of ranking. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from core.exits import ChildExit
+from core.facts import Facts, Move, Record, SetAside, StartChild, Step, StopChild
+from core.lifecycle import Event
+from core.records import (
+    ChildRef,
+    Ended,
+    Held,
+    Job,
+    JobState,
+    Kind,
+    Queued,
+    Ranking,
+    Releasing,
+    StateFacts,
+    Training,
+    VerdictWord,
+)
+from core.tasks import ChildSeen
+
+BASE = "base"  # model id of the base
+START_FREE_BYTES = 512 << 20  # a training run starts only above this: three checkpoints and a resume point of a small base
+DISK_FULL = "DISK_FULL"
+
+
+def with_child(facts: StateFacts, child: ChildRef | None) -> StateFacts:
+    """The facts that name `child` as the one at work; a look at the gate split is counted before it happens."""
+    if isinstance(facts, Ranking) and child is not None and child.kind is Kind.SCORE and child.purpose == "gate":
+        facts = replace(facts, looks=facts.looks + 1)
+    assert isinstance(facts, Training | Ranking | Releasing)
+    return replace(facts, child=child)  # type: ignore[arg-type]
+
+
+def lost_without_blame(child: ChildSeen, facts: Facts) -> bool:
+    """Whether the child ended by our own stop or with an earlier daemon: then it is not an attempt."""
+    if child.note is not None:
+        return child.note.code == ChildExit.STOPPED
+    return child.ref.instance != facts.instance
+
+
+def cause(child: ChildSeen) -> str:
+    """Why a child ended, in one sentence."""
+    if child.note is None:
+        return f"the {child.ref.kind.value} child was killed or crashed; see runs/…/{child.ref.run}/log.txt"
+    return child.note.reason or f"the {child.ref.kind.value} child ended with {child.note.code}"
+
+
+# ---------------------------------------------------------------- queued and training
+
+
+def decide_start(facts: Facts, free_slots: list[int], now: datetime) -> Iterator[Step]:
+    """Start the most urgent queued jobs in the free slots."""
+    waiting = [job for job in facts.jobs.values() if job.state is JobState.QUEUED]
+    if facts.base_sha256 is None or facts.disk_free_bytes < START_FREE_BYTES:
+        return
+    for job in sorted(waiting, key=lambda job: (-job.card.priority, job.id)):
+        if not free_slots:
+            return
+        yield StartChild(job=job.id, kind=Kind.TRAIN, slot=free_slots.pop(0))
+
+
+def decide_training(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
+    """What the end of a training child means."""
+    work = job.facts
+    assert isinstance(work, Training)
+    child = facts.children[job.id]
+    if child.alive:
+        if work.cancel or facts.stopping:
+            yield StopChild(job=job.id)
+        return
+    code = child.note.code if child.note is not None else None
+    if work.cancel:
+        yield Move(job=job.id, event=Event.CANCEL, facts=Ended(at=now, reason="cancelled", by="person", attempts=work.attempts, started_at=work.since))
+    elif code == ChildExit.DONE and child.candidates:
+        incumbent = live_release(job.card.adapter, facts)
+        yield Move(job=job.id, event=Event.TRAINED, facts=Ranking(since=now, candidates=child.candidates, incumbent=incumbent))
+    elif code in (ChildExit.BAD_SPEC, ChildExit.BAD_DATA):
+        yield Move(job=job.id, event=Event.FAIL, facts=_failed(child, work, now))
+    else:
+        yield _back_to_queue(job, work, child, facts, now)
+
+
+def _back_to_queue(job: Job, work: Training, child: ChildSeen, facts: Facts, now: datetime) -> Step:
+    moved_on = child.checkpoint is not None and child.checkpoint != work.checkpoint
+    blameless = lost_without_blame(child, facts)
+    attempts = 0 if moved_on else work.attempts
+    attempts += 0 if blameless else 1
+    if attempts >= facts.config.training.max_attempts:
+        return Move(job=job.id, event=Event.FAIL, facts=_failed(child, replace(work, attempts=attempts), now))
+    smaller = work.micro_batch
+    if child.note is not None and child.note.code == ChildExit.OUT_OF_MEMORY:
+        smaller = max(1, (work.micro_batch or 8) // 2)
+    reason = cause(child) if not blameless or (child.note and child.note.error) else "interrupted"
+    queued = Queued(since=now, reason=reason, attempts=attempts, checkpoint=child.checkpoint or work.checkpoint, micro_batch=smaller)
+    return Move(job=job.id, event=Event.STOPPED, facts=queued)
+
+
+def _failed(child: ChildSeen, work: Training, now: datetime) -> Ended:
+    note = child.note
+    return Ended(
+        at=now,
+        reason=cause(child),
+        hint=(note.hint if note else "") or "`lorad jobs logs ID` shows the end of the log; `lorad jobs retry ID` tries again",
+        code=(note.error if note else "") or "CHILD_CRASHED",
+        attempts=work.attempts,
+        started_at=work.since,
+    )
+
+
+# ---------------------------------------------------------------- ranking
+
+
+def live_release(adapter: str, facts: Facts) -> str | None:
+    """The incumbent: what the first target's ledger says is live; None is the base."""
+    return facts.targets[0].live.get(adapter) if facts.targets else None
+
+
+def has_turn(job: Job, facts: Facts) -> bool:
+    """Of an adapter's jobs in ranking or releasing the oldest acts; one that only waits for a target lets the next go on."""
+    for other in facts.jobs.values():
+        older = other.id < job.id and other.card.adapter == job.card.adapter and other.state in (JobState.RANKING, JobState.RELEASING)
+        waits = isinstance(other.facts, Releasing) and bool(other.facts.fences and other.facts.reason)
+        if older and not waits:
+            return False
+    return True
+
+
+def models_to_score(ranking: Ranking, split: str) -> tuple[str, ...]:
+    """The model ids whose score file on `split` is missing."""
+    incumbent = ranking.incumbent or BASE
+    candidates = [candidate.id for candidate in ranking.candidates]
+    wanted = [*candidates, incumbent, BASE] if split == "dev" else [ranking.best or "", incumbent]
+    return tuple(model for model in dict.fromkeys(wanted) if f"{split}/{model}" not in ranking.scores)
+
+
+def decide_ranking(job: Job, facts: Facts, free_slots: list[int], now: datetime) -> Iterator[Step]:
+    """The next of the four files, or the move that the verdict asks for."""
+    ranking = job.facts
+    assert isinstance(ranking, Ranking)
+    if ranking.child is not None:
+        child = facts.children[job.id]
+        if not child.alive:
+            yield _absorb(job, ranking, child, facts, now)
+        elif ranking.cancel or facts.stopping:
+            yield StopChild(job=job.id)
+        return
+    if ranking.cancel:
+        yield Move(job=job.id, event=Event.CANCEL, facts=ended_by_person(ranking, "cancelled", now))
+        return
+    if not has_turn(job, facts):
+        if ranking.reason != "turn":
+            yield Record(job=job.id, facts=replace(ranking, reason="turn"))
+        return
+    incumbent = live_release(job.card.adapter, facts)
+    if incumbent != ranking.incumbent:
+        fresh = replace(ranking, incumbent=incumbent, order=None, best=None, verdict=None, word=None, reason="incumbent changed")
+        yield Move(job=job.id, event=Event.INCUMBENT_CHANGED, facts=fresh)
+    elif incumbent is not None and incumbent not in facts.releases:
+        yield _hold(job, ranking, f"evidence missing: the bytes of the incumbent {incumbent[:12]} are not in adapters/", now)
+    elif ranking.word is not None:
+        yield from _after_verdict(job, ranking, ranking.word, now)
+    elif not facts.stopping:
+        yield from _next_file(job, ranking, free_slots)
+
+
+def _next_file(job: Job, ranking: Ranking, free_slots: list[int]) -> Iterator[Step]:
+    if models_to_score(ranking, "dev"):
+        if free_slots:
+            yield StartChild(job=job.id, kind=Kind.SCORE, purpose="dev", slot=free_slots.pop(0))
+    elif ranking.order is None:
+        yield StartChild(job=job.id, kind=Kind.RANK, purpose="order")
+    elif models_to_score(ranking, "gate"):
+        if free_slots:
+            yield StartChild(job=job.id, kind=Kind.SCORE, purpose="gate", slot=free_slots.pop(0))
+    else:
+        yield StartChild(job=job.id, kind=Kind.RANK, purpose="verdict")
+
+
+def _absorb(job: Job, ranking: Ranking, child: ChildSeen, facts: Facts, now: datetime) -> Step:
+    note, run = child.note, child.ref.run
+    if note is not None and note.code == ChildExit.DONE:
+        idle = replace(ranking, child=None, attempts=0, reason="")
+        if child.ref.kind is Kind.SCORE:
+            return Record(job=job.id, facts=replace(idle, scores={**ranking.scores, **{key: f"{run}/{path}" for key, path in note.scores.items()}}))
+        if child.ref.purpose == "order":
+            return Record(job=job.id, facts=replace(idle, order=run, best=note.best))
+        return Record(job=job.id, facts=replace(idle, verdict=run, word=note.word, reason=note.reason))
+    if lost_without_blame(child, facts):
+        return Record(job=job.id, facts=replace(ranking, child=None, reason="interrupted"))
+    final = note is not None and note.code in (ChildExit.BAD_SPEC, ChildExit.BAD_DATA)
+    if final or ranking.attempts + 1 >= facts.config.training.max_attempts:
+        return _hold(job, replace(ranking, child=None, attempts=ranking.attempts + 1), f"evidence missing: {cause(child)}", now)
+    return Record(job=job.id, facts=replace(ranking, child=None, attempts=ranking.attempts + 1, reason=cause(child)))
+
+
+def _hold(job: Job, ranking: Ranking, reason: str, now: datetime) -> Step:
+    return Move(job=job.id, event=Event.HOLD, facts=Held(since=now, reason=reason, ranking=ranking))
+
+
+def _after_verdict(job: Job, ranking: Ranking, word: VerdictWord, now: datetime) -> Iterator[Step]:
+    if word is VerdictWord.PROMOTE:
+        yield Move(job=job.id, event=Event.PROMOTE, facts=Releasing(since=now, ranking=ranking))
+    elif word is VerdictWord.HOLD:
+        yield _hold(job, ranking, ranking.reason, now)
+    else:
+        yield SetAside(drop=job.card.drop, reason=f"refused by the verdict of {job.id}")
+        ended = Ended(at=now, reason=ranking.reason, code="VERDICT_REFUSED", verdict=ranking.verdict, started_at=ranking.since)
+        yield Move(job=job.id, event=Event.REFUSE, facts=ended)
+
+
+def decide_held(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
+    """A held job is superseded once a newer job of its adapter is released."""
+    held = job.facts
+    assert isinstance(held, Held)
+    for ended in facts.ended.values():
+        if ended.adapter == job.card.adapter and ended.state == JobState.RELEASED and ended.id > job.id:
+            reason = f"superseded by {ended.id}"
+            yield Move(job=job.id, event=Event.SUPERSEDE, facts=Ended(at=now, reason=reason, verdict=held.ranking.verdict, started_at=held.ranking.since))
+            return
+
+
+def ended_by_person(ranking: Ranking | None, reason: str, now: datetime, actor: str = "person") -> Ended:
+    """The end of a job that a person cancelled or refused."""
+    return Ended(at=now, reason=reason, by=actor, verdict=ranking.verdict if ranking else None, started_at=ranking.since if ranking else None)

@@ -1,0 +1,42 @@
+"""The tick's decision: what to do now, given what is seen. A pure function; the daemon observes before and applies after."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from core.facts import Decision, Facts, Step
+from core.intake import decide_intake
+from core.progress import decide_held, decide_ranking, decide_start, decide_training
+from core.records import JobState
+from core.requests import decide_requests
+from core.rollout import decide_releasing, mend_wishes
+
+
+def decide(facts: Facts, now: datetime) -> Decision:
+    """The steps of one tick, in order. At most one step that changes a job is made for each job and tick."""
+    return Decision(steps=tuple(_decide(facts, now)), now=now)
+
+
+def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
+    free_slots = list(facts.free_slots)
+    touched: set[str] = set()
+    for request in decide_requests(facts, now):
+        touched.add(getattr(request, "job", ""))
+        yield request
+    for job in sorted(facts.jobs.values(), key=lambda job: job.id):
+        if job.id in touched:
+            continue
+        match job.state:
+            case JobState.TRAINING:
+                yield from decide_training(job, facts, now)
+            case JobState.RANKING:
+                yield from decide_ranking(job, facts, free_slots, now)
+            case JobState.HELD:
+                yield from decide_held(job, facts, now)
+            case JobState.RELEASING:
+                yield from decide_releasing(job, facts, now)
+    if facts.stopping:
+        return
+    yield from mend_wishes(facts)
+    if not any(job in touched for job in facts.jobs):
+        yield from decide_start(facts, free_slots, now)
+    yield from decide_intake(facts, now)

@@ -1,0 +1,132 @@
+"""Decides about what people ask for. Each command is answered once; repeating one does nothing. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from core.commands import Answer, Command, CommandKind
+from core.errors import IllegalTransition
+from core.facts import Facts, Move, Record, Reply, RetryJob, SetAside, SetWish, Step
+from core.lifecycle import Event, step
+from core.progress import ended_by_person, live_release
+from core.records import Held, Job, JobState, Ranking, Releasing, StateFacts, Training
+from core.wire import Wish
+
+
+def decide_requests(facts: Facts, now: datetime) -> Iterator[Step]:
+    """The steps of every waiting command, each closed by its answer."""
+    for command in facts.commands:
+        if now >= command.expires_at:
+            yield _no(command, "the daemon read it too late", "say it again", "EXPIRED")
+        else:
+            yield from _decide(command, facts, now)
+
+
+def _decide(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
+    match command.kind:
+        case CommandKind.ROLLBACK:
+            yield from _rollback(command, facts, now)
+        case CommandKind.RETRY:
+            yield from _retry(command, facts)
+        case CommandKind.CANCEL | CommandKind.APPROVE | CommandKind.REFUSE:
+            job = facts.jobs.get(command.job)
+            if job is None:
+                yield _unknown(command, facts)
+                return
+            try:
+                yield from _on_job(command, job, facts, now)
+            except IllegalTransition as error:
+                yield _no(command, error.what, error.hint, error.code)
+
+
+def _on_job(command: Command, job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
+    if command.kind is CommandKind.CANCEL:
+        yield _cancel(job, now)
+        yield _yes(command, f"job {job.id} is being cancelled")
+    elif command.kind is CommandKind.REFUSE:
+        ranking = job.facts.ranking if isinstance(job.facts, Held) else None
+        move = _checked(job, Event.REFUSE, ended_by_person(ranking, command.reason or "refused by a person", now, command.actor))
+        yield SetAside(drop=job.card.drop, reason=f"refused by {command.actor or 'a person'}: {command.reason}")
+        yield move
+        yield _yes(command, f"job {job.id} is refused; later jobs do not train on its drop")
+    else:
+        yield from _approve(command, job, facts, now)
+
+
+def _checked(job: Job, event: Event, facts: StateFacts) -> Move:
+    step(job, event, facts)  # raises IllegalTransition with a hint
+    return Move(job=job.id, event=event, facts=facts)
+
+
+def _cancel(job: Job, now: datetime) -> Step:
+    if isinstance(job.facts, Training | Ranking) and job.facts.child is not None:
+        return Record(job=job.id, facts=replace(job.facts, cancel=True))
+    ranking = job.facts.ranking if isinstance(job.facts, Held) else job.facts if isinstance(job.facts, Ranking) else None
+    return _checked(job, Event.CANCEL, ended_by_person(ranking, "cancelled", now))
+
+
+def _approve(command: Command, job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
+    if not isinstance(job.facts, Held):
+        step(job, Event.APPROVE, job.facts)  # raises: only a held job can be approved
+        return
+    ranking = job.facts.ranking
+    if ranking.verdict is None or ranking.best is None:
+        yield _no(command, f"job {job.id} has no verdict to approve: {job.facts.reason}", f"`lorad jobs retry {job.id}` after `cancel`", "EVIDENCE_MISSING")
+        return
+    live = live_release(job.card.adapter, facts)
+    if live != ranking.incumbent:
+        fresh = replace(ranking, since=now, incumbent=live, order=None, best=None, verdict=None, word=None, reason="incumbent changed")
+        yield _checked(job, Event.INCUMBENT_CHANGED, fresh)
+        yield _yes(command, f"job {job.id} is judged again: another release is live since its verdict")
+        return
+    yield _checked(job, Event.APPROVE, Releasing(since=now, ranking=replace(ranking, approved_by=command.actor or "a person")))
+    yield _yes(command, f"job {job.id} is approved and on its way")
+
+
+def _retry(command: Command, facts: Facts) -> Iterator[Step]:
+    ended = facts.ended.get(command.job)
+    if ended is None:
+        job = facts.jobs.get(command.job)
+        if job is not None:
+            yield _no(command, f"job {job.id} is {job.state.value}", "only an ended job can be tried again", "ILLEGAL_TRANSITION")
+        else:
+            yield _unknown(command, facts)
+        return
+    if ended.state == JobState.RELEASED:
+        yield _no(command, f"job {ended.id} is released", "drop the file with --again to train on it once more", "ILLEGAL_TRANSITION")
+        return
+    yield RetryJob(command=command, of=ended)
+
+
+def _rollback(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
+    alias = command.adapter
+    live = live_release(alias, facts)
+    if live != command.from_release:
+        yield _no(command, f"{alias} serves {live or 'the base'} now, not {command.from_release or 'the base'}", "look again and repeat", "INCUMBENT_CHANGED")
+        return
+    if command.to_release is not None and command.to_release not in facts.releases:
+        yield _no(command, f"release {command.to_release!r} is not on this box", f"`lorad adapters show {alias}` lists them", "RELEASE_UNKNOWN")
+        return
+    for job in facts.jobs.values():
+        if job.card.adapter == alias and isinstance(job.facts, Ranking | Releasing) and not job.facts.cancel:
+            yield Record(job=job.id, facts=replace(job.facts, cancel=True))
+    for target in facts.targets:
+        wish = Wish(release=command.to_release, replaces=target.live.get(alias), allow=True)
+        if target.desired is None or target.desired.aliases.get(alias) != wish:
+            yield SetWish(target=target.name, alias=alias, wish=wish)
+    yield _yes(command, f"{alias} goes back to {command.to_release[:12] if command.to_release else 'the base'}")
+
+
+def _unknown(command: Command, facts: Facts) -> Reply:
+    ended = facts.ended.get(command.job)
+    if ended is not None:
+        return _no(command, f"job {ended.id} is {ended.state} already", f"`lorad jobs show {ended.id}` tells how it ended", "ILLEGAL_TRANSITION")
+    return _no(command, f"no job {command.job!r}", "`lorad jobs list` names them", "JOB_UNKNOWN")
+
+
+def _yes(command: Command, message: str) -> Reply:
+    return Reply(answer=Answer(command=command.id, ok=True, message=message), log=command.kind.value)
+
+
+def _no(command: Command, message: str, hint: str, code: str) -> Reply:
+    return Reply(answer=Answer(command=command.id, ok=False, message=message, hint=hint, code=code), log=command.kind.value)

@@ -1,0 +1,19 @@
+"""The only reader of the clock in the daemon."""
+
+import time
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """The present time, aware, UTC."""
+    return datetime.now(UTC)  # noqa: TID251 - this is the one place
+
+
+def monotonic_s() -> float:
+    """Seconds that never jump."""
+    return time.monotonic()
+
+
+def wall_s() -> float:
+    """Seconds since the epoch, for comparison with file times."""
+    return time.time()

@@ -1,0 +1,109 @@
+"""The link: the long-lived process of one target. `python -m deploy link <config path> <target name>`.
+
+It ends on SIGTERM, and when its stdin ends: the daemon holds the other end, so a link never outlives its daemon. One
+link per target: a second finds the lock held.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from core.config import TargetConfig
+from core.errors import UsageError
+from deploy.delivery import Delivery
+from deploy.rsync import road_to
+from store.config import ConfigLoader
+from store.locks import take_lock
+from store.paths import Home
+from store.targets import DESIRED
+
+log = logging.getLogger(__name__)
+
+LOCK = "link.lock"
+LOOK_S = 0.1  # how often a waiting link looks for a new wish
+
+
+class Stopped(BaseException):
+    """The link is to end. Not an Exception, so that a running rsync is killed on the way out and nothing swallows it."""
+
+
+def clock() -> datetime:
+    """Now. Everything below the border takes the clock as an argument."""
+    return datetime.now(UTC)  # noqa: TID251 -- the border of a child process: signs of life are judged by their age
+
+
+def run_link(config_path: Path, name: str) -> NoReturn:
+    """Deliver to target `name` until told to stop. Raises Stopped, ConfigError, LockHeldError."""
+    config = ConfigLoader(config_path).load().config
+    home = Home(Path(config.home))
+    target = _target(config.deploy.targets, name)
+    folder = home.target(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = take_lock(folder / LOCK, f"pid {os.getpid()}", f"target {name!r}", hint="the daemon runs one link for each target; `lorad status` shows it")
+    try:
+        delivery = Delivery(home, road_to(target), clock)
+        told = ""
+        while True:
+            told = _turn(delivery, name, told)
+            _wait(delivery.pause_s, lambda: _mark(folder / DESIRED))
+    finally:
+        os.close(lock)
+
+
+def _turn(delivery: Delivery, name: str, told: str) -> str:
+    """One turn. Logs what stands in the way where that is new; returns it."""
+    try:
+        observed = delivery.turn()
+        code, reason = observed.code, observed.reason
+    except OSError as error:  # this box's own disk, for example full: say so and go on
+        code, reason = "LINK_DISK", str(error)
+    if code != told:
+        log.info("target %s: %s", name, f"{code}: {reason}" if code else "reachable, nothing stands in the way", extra={"action": "link_trouble"})
+    return code
+
+
+def _target(targets: tuple[TargetConfig, ...], name: str) -> TargetConfig:
+    for target in targets:
+        if target.name == name:
+            return target
+    known = ", ".join(target.name for target in targets)
+    raise UsageError(f"no target {name!r} in the config", hint=f"it names {known}", code="TARGET_UNKNOWN")
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """What changes when the file is replaced."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns
+
+
+def _wait(pause_s: float, mark: Callable[[], object]) -> None:
+    """Sleep for `pause_s`, shorter where the wish is replaced meanwhile."""
+    before, until = mark(), time.monotonic() + pause_s
+    while (left := until - time.monotonic()) > 0 and mark() == before:
+        time.sleep(min(LOOK_S, left))
+
+
+def stop_with_parent() -> None:
+    """Arrange that SIGTERM and the end of stdin raise Stopped in the main thread."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the way out
+        raise Stopped
+
+    def watch_stdin() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=watch_stdin, name="stdin", daemon=True).start()

@@ -1,0 +1,131 @@
+"""`python -m ranking <run folder>`: carries out the RankTask in spec.json and ends with exit.json. Torch-free."""
+
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from core.config import RankingConfig
+from core.errors import ChildError, LoradError
+from core.exits import ChildExit
+from core.records import VerdictWord
+from core.tasks import ExitNote, RankTask
+from ranking.evidence import RANKING, VERDICT, Rules
+from ranking.order import order
+from ranking.scores import EvidenceError
+from ranking.verdict import judge, without_evidence
+from store import codec
+
+log = logging.getLogger("ranking")
+
+
+class Stopped(BaseException):
+    """SIGTERM came. Not an Exception, so that nothing but the border catches it."""
+
+
+def clock() -> datetime:
+    """Now. A child has its own clock for the end that exit.json names."""
+    return datetime.now(UTC)  # noqa: TID251 -- the border of a child process
+
+
+def rules_of(settings: Mapping[str, object]) -> Rules:
+    """What counts as better, from the job's frozen config. Raises ChildError (bad spec)."""
+    try:
+        ranking = RankingConfig.model_validate(settings.get("ranking", {}))
+    except ValidationError as error:
+        raise _bad_spec(f"settings.ranking of the spec: {error.errors()[0]['msg']}") from None
+    allow_stub = settings.get("allow_stub", False)
+    if not isinstance(allow_stub, bool):
+        raise _bad_spec(f"settings.allow_stub of the spec is {allow_stub!r}")
+    return Rules(resamples=ranking.resamples, seed=ranking.seed, margin=ranking.margin, min_gate_groups=ranking.min_gate_groups, allow_stub=allow_stub)
+
+
+def _bad_spec(what: str) -> ChildError:
+    return ChildError(what, hint="the daemon wrote this spec: report it as a fault", code="SPEC_WRONG", exit_code=ChildExit.BAD_SPEC)
+
+
+def rank(folder: Path) -> ExitNote:
+    """Write ranking.json or verdict.json into the run folder. Raises ChildError, IntegrityError for a spec that cannot be carried out."""
+    task = codec.read(RankTask, folder / "spec.json")
+    rules = rules_of(task.settings)
+    if task.purpose == "verdict":
+        return _give_verdict(folder, task, rules)
+    if not task.candidates:
+        raise _bad_spec("the spec names no candidate")
+    try:
+        found = order(task, rules)
+    except EvidenceError as error:
+        # Without an order there is no best to go on with, so this is no answer: the daemon holds the job at once.
+        return replace(_hold(error, task), code=ChildExit.BAD_DATA, reason=error.what)
+    codec.write(folder / RANKING, found)
+    reason = f"{found.best} has the lowest dev loss per token, {found.places[0].loss:.4f}; the incumbent has {found.incumbent.loss:.4f}"
+    return ExitNote(code=ChildExit.DONE, ended_at=clock(), best=found.best, reason=reason)
+
+
+def _give_verdict(folder: Path, task: RankTask, rules: Rules) -> ExitNote:
+    if task.best not in [candidate.id for candidate in task.candidates]:
+        raise _bad_spec(f"the spec asks for a verdict on {task.best!r}, which is not a candidate")
+    try:
+        verdict = judge(task, rules)
+    except EvidenceError as error:
+        codec.write(folder / VERDICT, without_evidence(task, rules, error))
+        return _hold(error, task)
+    codec.write(folder / VERDICT, verdict)
+    return ExitNote(code=ChildExit.DONE, ended_at=clock(), best=task.best, word=verdict.word, reason=verdict.sentence)
+
+
+def _hold(error: EvidenceError, task: RankTask) -> ExitNote:
+    return ExitNote(
+        code=ChildExit.DONE,
+        ended_at=clock(),
+        best=task.best,
+        word=VerdictWord.HOLD,
+        reason=f"evidence missing: {error}",
+        hint=error.hint,
+        error=error.code,
+    )
+
+
+def answer(folder: Path) -> ExitNote:
+    """What exit.json will say. The border of the child: whatever goes wrong becomes a code of the protocol."""
+    try:
+        return rank(folder)
+    except Stopped:
+        return ExitNote(code=ChildExit.STOPPED, ended_at=clock(), reason="stopped on request")
+    except MemoryError:
+        return ExitNote(code=ChildExit.OUT_OF_MEMORY, ended_at=clock(), reason="out of memory", error="OUT_OF_MEMORY")
+    except LoradError as error:
+        code = error.exit_code if isinstance(error, ChildError) else ChildExit.BAD_SPEC
+        return ExitNote(code=code, ended_at=clock(), reason=error.what, hint=error.hint, error=error.code)
+    except Exception as error:
+        log.exception("crashed")
+        return ExitNote(code=1, ended_at=clock(), reason=f"{type(error).__name__}: {error}", error="CHILD_CRASHED")
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
+def main(argv: list[str]) -> int:
+    """Run one task. Writes into the run folder only, exit.json last. Returns the exit status."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if len(argv) != 2:
+        log.error("usage: python -m ranking <run folder>")
+        return ChildExit.BAD_SPEC
+    signal.signal(signal.SIGTERM, _stop)
+    folder = Path(argv[1])
+    note = answer(folder)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the answer is known: let it reach the disk
+    codec.write(folder / "exit.json", note)
+    log.info("%s", note.reason, extra={"action": "ranked"})
+    return note.code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,138 @@
+"""Rows of accepted drops, with the group and the split that acceptance recorded.
+
+An accepted drop holds `rows.jsonl.zst` (its bytes as given) and `index.jsonl` (one IndexRow for each row). Lines are
+physical, 1-based, split at "\\n" only: U+2028 and its kin may stand inside a JSON string.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import zstandard
+
+from core.errors import IntegrityError
+from core.splits import RowKey
+from core.tasks import RowsOf
+from rendering.specs import SPECS, Message
+
+ROWS = "rows.jsonl.zst"
+INDEX = "index.jsonl"
+BOM = b"\xef\xbb\xbf"
+
+Split = Literal["train", "dev", "gate"]
+
+
+class IndexRow(msgspec.Struct, frozen=True):
+    """One line of `index.jsonl`: where a row stands in its file, and what acceptance drew for it."""
+
+    line: int
+    group: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row that a job may train on or be judged by."""
+
+    drop: str
+    line: int
+    group: str
+    split: Split
+    schema_id: str
+    messages: list[Message]
+    weight: float
+
+
+_decode_index = msgspec.json.Decoder(IndexRow).decode
+
+
+def read_index(path: Path) -> list[IndexRow]:
+    """The index of an accepted drop. Raises IntegrityError where it is missing or damaged."""
+    try:
+        return [_decode_index(line) for line in path.read_bytes().split(b"\n") if line]
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{path}: {error}", hint="restore the drop from a backup, or drop the file again", code="INDEX_DAMAGED") from None
+
+
+def read_rows(sources: Sequence[RowsOf]) -> list[Row]:
+    """Rows of the drops in order, then by line. Rows of a group that a later drop holds again are left out.
+
+    Raises IntegrityError where a drop is not the bytes that its source names.
+    """
+    indexes = [read_index(Path(source.folder, INDEX)) for source in sources]
+    newest = {row.group: place for place, index in enumerate(indexes) for row in index}
+    rows: list[Row] = []
+    for place, (source, index) in enumerate(zip(sources, indexes, strict=True)):
+        kept = {row.line: row for row in index if newest[row.group] == place}
+        rows.extend(_rows_of(source, kept))
+    return rows
+
+
+def _rows_of(source: RowsOf, kept: dict[int, IndexRow]) -> Iterator[Row]:
+    spec = SPECS[source.schema_id]
+    found = 0
+    for number, line in enumerate(_lines(source), start=1):
+        if index := kept.get(number):
+            row = spec.decode(line.removeprefix(BOM) if number == 1 else line)
+            found += 1
+            yield Row(
+                drop=source.drop,
+                line=number,
+                group=index.group,
+                split=index.split,
+                schema_id=source.schema_id,
+                messages=spec.messages(row),
+                weight=row.weight,
+            )
+    if found != len(kept):
+        raise IntegrityError(
+            f"{Path(source.folder, INDEX)} names {len(kept) - found} lines that the drop does not have",
+            hint="restore the drop from a backup, or drop the file again",
+            code="INDEX_DAMAGED",
+        )
+
+
+def _lines(source: RowsOf) -> Iterator[bytes]:
+    """Physical lines without "\\n"; checks the hash once all are read."""
+    path = Path(source.folder, ROWS)
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+            rest = b""
+            while block := stream.read(1 << 18):
+                digest.update(block)
+                *whole, rest = (rest + block).split(b"\n")
+                yield from whole
+            if rest:
+                yield rest
+    except (OSError, zstandard.ZstdError) as error:
+        raise IntegrityError(f"{path}: {error}", hint="restore the drop from a backup, or drop the file again", code="ROWS_DAMAGED") from None
+    if digest.hexdigest() != source.sha256:
+        raise IntegrityError(
+            f"{path} has SHA-256 {digest.hexdigest()}, its job names {source.sha256}",
+            hint="restore the drop from a backup, or drop the file again",
+            code="ROWS_DAMAGED",
+        )
+
+
+def conversation_key(messages: Sequence[Message]) -> RowKey:
+    """What tells whether two rows are the same conversation: by its first user turn, and as a whole.
+
+    Text is folded first (NFKC, case, blanks), so that a corrected answer or a retyped question keeps its group.
+    """
+    folded = [(message.role, _fold(message.content)) for message in messages]
+    opening = next((text for role, text in folded if role == "user"), None)
+    whole = _hash("\x1e".join(f"{role}\x1f{text}" for role, text in folded))
+    return RowKey(first=whole if opening is None else _hash(opening), whole=whole)
+
+
+def _fold(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""Messages to tokens, and which of them are learnt.
+
+The text of a conversation is tokenised once, as a whole. The span of an assistant turn comes from rendering prefixes:
+it starts where `messages[:i]` with the generation prompt ends and ends where `messages[:i+1]` ends. Both must be
+prefixes of the whole text, or the model would be trained on another context than it is served.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from core.errors import IntegrityError, LoradError
+from rendering.chat import ChatTemplate
+from rendering.specs import Message
+from store.bases import TEMPLATE, TOKENIZER, read_base
+from store.seals import hash_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """A conversation as tokens.
+
+    `supervised` has the length of `ids`: True on the content of every assistant turn whose weight is not 0, through its
+    first end-of-turn token. `last_turn` is the index of the first supervised token of the last assistant turn, and
+    `len(ids)` where that turn is not supervised.
+    """
+
+    ids: list[int]
+    supervised: list[bool]
+    last_turn: int
+
+    @property
+    def num_supervised(self) -> int:
+        return sum(self.supervised)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Characters `start:end` of the whole text that belong to one assistant turn."""
+
+    start: int
+    end: int
+    learnt: bool
+    turn: int
+
+
+class Renderer:
+    """Tokenizer and chat template of one base model. Safe in threads.
+
+    >>> renderer = Renderer.load(models_dir / "smollm2-135m-instruct")
+    >>> encoding = renderer.encode([Message("user", "Hi"), Message("assistant", "Hello!")])
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, eos_token: str) -> None:
+        eos_id = tokenizer.token_to_id(eos_token)
+        if eos_id is None:
+            raise LoradError(
+                f"end-of-turn token {eos_token!r} is not in the tokenizer", hint="pull the base model again: `lorad models pull`", code="EOS_UNKNOWN"
+            )
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.tokenizer = tokenizer
+        self.template = template
+        self.eos_token = eos_token
+        self.eos_id: int = eos_id
+
+    @classmethod
+    def load(cls, base_folder: Path) -> "Renderer":
+        """The renderer of a sealed base. Reads base.json, tokenizer.json and chat_template.jinja.
+
+        Raises BaseMissingError without a sealed base; IntegrityError where tokenizer or template are not those of base.json.
+        """
+        base = read_base(base_folder)
+        for name, wanted in ((TOKENIZER, base.tokenizer_sha256), (TEMPLATE, base.template_sha256)):
+            path = base_folder / name
+            if not path.is_file() or hash_file(path) != wanted:
+                raise IntegrityError(f"{path} is not the file that base.json names", hint="pull the base model again: `lorad models pull`", code="BASE_CHANGED")
+        template = ChatTemplate((base_folder / TEMPLATE).read_text(encoding="utf-8"), bos_token=base.bos_token, eos_token=base.eos_token)
+        return cls(Tokenizer.from_file(str(base_folder / TOKENIZER)), template, base.eos_token)
+
+    def encode(self, messages: Sequence[Message]) -> Encoding:
+        """Tokens and label mask of a conversation.
+
+        Raises LoradError: TEMPLATE_RENDER, TEMPLATE_NOT_PREFIX, TEMPLATE_NO_EOS (a supervised turn without its end).
+        """
+        text = self.template.render(messages)
+        spans = list(self._spans(messages, text))
+        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = encoded.ids
+        # Offsets are characters of `text`. They only grow, so that a turn's tokens lie between two bisections.
+        starts = [start for start, _ in encoded.offsets]
+        supervised = [False] * len(ids)
+        last_turn = len(ids)
+        for span in spans:
+            last_turn = len(ids)
+            if span.learnt:
+                # A token that begins in the prompt and reaches into the content is context, not label.
+                first = bisect_left(starts, span.start)
+                last = self._end_of_turn(ids, first, bisect_left(starts, span.end), span.turn)
+                supervised[first : last + 1] = [True] * (last + 1 - first)
+                last_turn = first
+        return Encoding(ids=ids, supervised=supervised, last_turn=last_turn)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of the conversation so far, up to where the assistant begins to speak."""
+        text = self.template.render(messages, add_generation_prompt=True)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of tokens, by default without control tokens."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+        return text
+
+    def _spans(self, messages: Sequence[Message], text: str) -> Iterator[_Span]:
+        for turn, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            before = self.template.render(messages[:turn], add_generation_prompt=True)
+            through = text if turn + 1 == len(messages) else self.template.render(messages[: turn + 1])
+            if not (text.startswith(through) and through.startswith(before)):
+                raise LoradError(
+                    f"the chat template renders turn {turn} of {len(messages)} differently once later turns follow",
+                    hint="such a template drops or rewrites earlier turns; end the row at that turn, or use another base",
+                    code="TEMPLATE_NOT_PREFIX",
+                )
+            yield _Span(start=len(before), end=len(through), learnt=message.weight != 0, turn=turn)
+
+    def _end_of_turn(self, ids: Sequence[int], first: int, stop: int, turn: int) -> int:
+        for index in range(first, stop):
+            if ids[index] == self.eos_id:
+                return index
+        raise LoradError(
+            f"assistant turn {turn} is not ended by {self.eos_token!r}: the model would never learn to stop",
+            hint="the base's eos_token must be the token that its chat template ends a turn with",
+            code="TEMPLATE_NO_EOS",
+        )

@@ -1,0 +1,63 @@
+"""Reads the adapter of a verified release folder and refuses what this engine would ignore, half load or choke on."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+
+from serving.engines.port import AdapterError
+
+WEIGHTS = "adapter_model.safetensors"
+REPACK = "train and pack it with lorad's own settings"
+
+# Settings that change the forward pass in a way that per-request selection does not carry (PEFT refuses DoRA there),
+# or that bring weights outside of the LoRA layers, which would change the base for everybody.
+UNSERVED = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "layer_replication",
+    "lora_bias",
+    "megatron_config",
+    "modules_to_save",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+)
+
+
+def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """Config and weights of an adapter; the weights in fp32, copied into memory. Raises AdapterError.
+
+    Weights are read, not mapped: nothing that happens to the file later can reach a running model.
+    """
+    config = _read_config(folder)
+    try:
+        tensors = load_safetensors((folder / WEIGHTS).read_bytes())
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise AdapterError(f"{folder / WEIGHTS}: {error}", hint=REPACK, code="ADAPTER_LOAD") from None
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(f"{folder / WEIGHTS}: {name!r} holds NaN or infinity", hint="its training diverged: lower the learning rate", code="ADAPTER_NAN")
+    return config, {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+
+
+def _read_config(folder: Path) -> LoraConfig:
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AdapterError(f"{folder / 'adapter_config.json'}: {error}", hint=REPACK, code="ADAPTER_LOAD") from None
+    if not isinstance(config, LoraConfig):
+        raise AdapterError(f"{folder} holds a {config.peft_type} adapter, not LoRA", hint=REPACK, code="ADAPTER_UNSERVED")
+    used = [name for name in UNSERVED if getattr(config, name, None)]
+    if config.bias != "none":
+        used.append("bias")
+    if used:
+        raise AdapterError(f"{folder} uses {', '.join(used)}, which cannot be served per request", hint=REPACK, code="ADAPTER_UNSERVED")
+    # The weights come from the file; some inits (PiSSA, OLoRA) would rewrite the base under everybody's feet.
+    config.init_lora_weights = True
+    config.inference_mode = True
+    return config

@@ -1,0 +1,47 @@
+"""Engines by name. The implementation is imported only when it is chosen: the stub needs no torch."""
+
+import importlib.util
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from core.config import Config
+from serving.engines.port import Engine
+from store.bases import base_folder
+
+NEEDED = ("torch", "transformers", "peft")
+
+log = logging.getLogger(__name__)
+
+
+def _transformers(config: Config) -> Engine:
+    from serving.engines.transformers_peft import TransformersEngine
+
+    return TransformersEngine(base_folder(config), threads=config.serving.threads, max_new_tokens=config.serving.max_new_tokens)
+
+
+def _stub(config: Config) -> Engine:
+    from serving.engines.stub import StubEngine
+
+    name = Path(config.model_path).name if config.model_path else config.model_name
+    return StubEngine(name, max_new_tokens=config.serving.max_new_tokens)
+
+
+ENGINES: dict[str, Callable[[Config], Engine]] = {"transformers": _transformers, "stub": _stub}
+BACKENDS = {"peft": "transformers", "stub": "stub"}
+
+
+def engine_name(config: Config) -> str:
+    """Which engine serves this config. `auto` takes the real one where its packages are installed, and logs why not."""
+    if config.backend != "auto":
+        return BACKENDS[config.backend]
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if not missing:
+        return "transformers"
+    log.warning("backend auto fell to the stub engine: %s not installed (pip install 'lorad[cpu]')", ", ".join(missing))
+    return "stub"
+
+
+def make_engine(config: Config) -> Engine:
+    """The engine of this config, with its base not loaded yet. Raises BaseMissingError."""
+    return ENGINES[engine_name(config)](config)

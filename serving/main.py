@@ -1,0 +1,176 @@
+"""`lorad serve`: one process that owns a box's folder, listens at once, and answers when the model is loaded."""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+
+from core.config import Config
+from core.errors import LoradError
+from serving.activation import Agent, Ground
+from serving.api import Service, create_app
+from serving.capacity import Pulse
+from serving.engines.registry import make_engine
+from serving.guards import read_keys
+from store.keys import PRIVATE, PUBLIC, ensure_keys
+from store.locks import take_lock
+from store.paths import Box
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 10  # for requests in flight after the first SIGTERM
+AGENT_STOP_S = 15.0
+
+
+def serve(config: Config, ready: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight get ten seconds to finish.
+
+    `ready` is called once with the address, from another thread, when the model answers.
+    Raises LockHeldError (another server owns this box), LoradError PORT_IN_USE, BaseMissingError, ConfigError for the
+    API keys, and whatever the load of the base raises.
+    """
+    keys = read_keys(config.serving.api_keys_file)
+    box = Box(Path(config.serving.home))
+    with ExitStack() as stack:
+        holder = f"pid {os.getpid()}, port {config.serving.port}"
+        lock = take_lock(box.lock, holder, f"serving home {str(box.root)!r}", hint="one server per home: stop the other, or set serving.home")
+        stack.callback(os.close, lock)
+        listener = stack.enter_context(bind(config.serving.host, config.serving.port))
+        make_keys(config)
+        box.prepare()
+        engine = make_engine(config)
+        stack.callback(engine.close)
+        agent = Agent(Ground(box=box, keys=Path(config.serving.trust), engine=engine, now=_now, monotonic=time.monotonic))
+        service = Service(engine=engine, routes=agent.routes, keys=keys)
+        server = _server(service, config.serving.host)
+        pulse = Pulse(box, agent.ledger.box_id, engine, _now)
+        pulse.start()
+        stack.callback(pulse.stop)
+        work = _Work(agent, service, pulse, server)
+        work.start(lambda: ready(_address(config)) if ready else None)
+        stack.callback(work.stop)
+        with _signals(server):
+            server.run(sockets=[listener])
+    work.raise_failure()
+
+
+def make_keys(config: Config) -> None:
+    """Make the signing keys where this box is also the training box; never a private key beside a copied public one."""
+    trust = Path(config.serving.trust)
+    if (trust / PUBLIC).exists():
+        return
+    if trust.is_relative_to(config.home) or not (trust / PRIVATE).exists():
+        ensure_keys(trust)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet. Raises LoradError PORT_IN_USE or ADDRESS_UNUSABLE."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _unusable(host, port, error) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1)  # only a listening socket keeps a second server of this port out
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise LoradError(f"port {port} on {host} is in use", hint="stop the other program, or set serving.port", code="PORT_IN_USE") from None
+        raise _unusable(host, port, error) from None
+    return listener
+
+
+def _unusable(host: str, port: int, error: OSError) -> LoradError:
+    return LoradError(f"cannot listen on {host!r} port {port}: {error.strerror}", hint="set serving.host and serving.port", code="ADDRESS_UNUSABLE")
+
+
+class _Work:
+    """The agent's thread: loads the model, restores, then carries out wishes."""
+
+    def __init__(self, agent: Agent, service: Service, pulse: Pulse, server: uvicorn.Server) -> None:
+        self._agent = agent
+        self._service = service
+        self._pulse = pulse
+        self._server = server
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread
+
+    def start(self, ready: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="activation", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(AGENT_STOP_S)
+
+    def raise_failure(self) -> None:
+        """Raise what ended the thread before it was stopped."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self, ready: Callable[[], None]) -> None:
+        try:
+            self._agent.start()
+            self._service.is_ready = True
+            ready()
+        except BaseException as error:  # carried to the main thread, which ends with it
+            self._failure = error
+            self._server.should_exit = True
+            return
+        self._agent.run(self._stop, self._pulse.soon)
+
+
+def _server(service: Service, host: str) -> uvicorn.Server:
+    options = uvicorn.Config(
+        create_app(service),
+        host=host,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return uvicorn.Server(options)
+
+
+@contextmanager
+def _signals(server: uvicorn.Server) -> Iterator[None]:
+    """End the server on SIGTERM and SIGINT, from now on and not only once it listens.
+
+    uvicorn raises a signal again after it has shut down; here that finds this handler, so that a stop on request ends
+    with 0.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _address(config: Config) -> str:
+    host = f"[{config.serving.host}]" if ":" in config.serving.host else config.serving.host
+    return f"http://{host}:{config.serving.port}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,46 @@
+"""commands/: wishes of people, one file each; the daemon consumes them and answers beside."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.commands import Answer, Command
+from store.codec import read_if_whole, write
+from store.paths import Home
+
+ANSWER = ".answer.json"
+
+
+def put_command(home: Home, command: Command) -> Path:
+    """Write a wish for the daemon. Returns where its answer will appear."""
+    write(home.commands / f"{command.id}.json", command)
+    return home.commands / f"{command.id}{ANSWER}"
+
+
+def read_commands(home: Home) -> Iterator[Command]:
+    """The waiting wishes in the order of their ids. A file that is not a command is moved aside as `.bad`."""
+    for path in sorted(home.commands.glob("*.json")):
+        if path.name.endswith(ANSWER) or path.name.startswith("."):
+            continue
+        command = read_if_whole(Command, path)
+        if command is None:
+            path.rename(path.with_suffix(".bad"))
+        else:
+            yield command
+
+
+def put_answer(home: Home, answer: Answer) -> None:
+    """Answer durably, then consume the wish: a repeat after a crash answers again and changes nothing."""
+    write(home.commands / f"{answer.command}{ANSWER}", answer)
+    (home.commands / f"{answer.command}.json").unlink(missing_ok=True)
+
+
+def read_answer(path: Path) -> Answer | None:
+    """The answer, once it is there."""
+    return read_if_whole(Answer, path)
+
+
+def sweep_answers(home: Home, older_than_s: float, now_s: float) -> None:
+    """Delete answers that nobody fetched."""
+    for path in home.commands.glob(f"*{ANSWER}"):
+        if now_s - path.stat().st_mtime > older_than_s:
+            path.unlink(missing_ok=True)

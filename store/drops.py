@@ -1,0 +1,171 @@
+"""A drop is a folder: settling, gating, accepted, or rejected (in the inbox, for the person to see).
+
+claim.json       which inbox entry it took; durable before the first rename
+file, sidecar    the entry as it was dropped: `original` and `original.job.json`
+<state>.json     the facts of its state
+rows/            once accepted: the bytes (compressed), index.jsonl, report; sealed
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from core.errors import ConfigError, IntegrityError
+from core.jsonc import loads
+from core.records import Accepted, Claim, Drop, DropState, Gating, Settling
+from store.codec import read, write
+from store.durable import made_aside, move, replace_file, sync_dir
+from store.paths import Home
+
+CLAIM = "claim.json"
+ORIGINAL = "original"
+SIDECAR = "original.job.json"
+ROWS = "rows"
+MAX_SIDECAR_BYTES = 64 << 10
+
+_FACTS: dict[DropState, type[Settling | Gating | Accepted]] = {
+    DropState.SETTLING: Settling,
+    DropState.GATING: Gating,
+    DropState.ACCEPTED: Accepted,
+}
+
+
+def drop_folder(home: Home, drop: Drop) -> Path:
+    """Where the drop lies in its present state."""
+    return home.drop(drop.state, drop.id)
+
+
+def begin_claim(home: Home, claim: Claim, facts: Settling) -> Drop:
+    """Make the claim durable; nothing in the inbox has moved yet."""
+    with made_aside(home.drop(DropState.SETTLING, claim.drop), home.tmp) as folder:
+        write(folder / CLAIM, claim, durable=False)
+        write(folder / "settling.json", facts, durable=False)
+    return Drop(claim=claim, state=DropState.SETTLING, facts=facts)
+
+
+def finish_claim(home: Home, drop: Drop) -> None:
+    """Rename sidecar and file out of the inbox, as far as that has not happened yet. The file's rename is the last."""
+    folder, claim = drop_folder(home, drop), drop.claim
+    if claim.sidecar is not None:
+        _rename_if_there(home.inbox / claim.sidecar, folder / SIDECAR)
+    source = home.inbox / claim.source
+    _rename_if_there(source, folder / ORIGINAL)
+    sync_dir(folder)
+    if source.parent.exists():
+        sync_dir(source.parent)
+
+
+def _rename_if_there(source: Path, destination: Path) -> None:
+    try:
+        os.rename(source, destination)
+    except FileNotFoundError:
+        return
+
+
+def is_at_source(home: Home, claim: Claim) -> bool:
+    """Whether the claimed entry still lies in the inbox (the same inode, not a namesake)."""
+    try:
+        found = (home.inbox / claim.source).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (found.st_dev, found.st_ino) == (claim.device, claim.inode)
+
+
+def is_unchanged(home: Home, drop: Drop) -> bool:
+    """Whether the file still has the size, mtime and inode of the claim."""
+    try:
+        found = (drop_folder(home, drop) / ORIGINAL).lstat()
+    except FileNotFoundError:
+        return False
+    return (found.st_size, found.st_mtime_ns, found.st_ino) == (drop.claim.size_bytes, drop.claim.mtime_ns, drop.claim.inode)
+
+
+def forget_claim(home: Home, drop: Drop) -> None:
+    """Remove a claim that took nothing."""
+    shutil.rmtree(drop_folder(home, drop))
+    sync_dir(drop_folder(home, drop).parent)
+
+
+def move_drop(home: Home, before: Drop, after: Drop) -> None:
+    """Make a change of state or of facts durable."""
+    source = drop_folder(home, before)
+    if after.claim != before.claim:
+        write(source / CLAIM, after.claim)
+    write(source / f"{after.state.value}.json", after.facts)
+    if after.state is not before.state:
+        move(source, drop_folder(home, after))
+
+
+def reject_drop(home: Home, drop: Drop, reports: dict[str, str]) -> Path:
+    """Move the drop into inbox/rejected under the name that the person gave it, with its reports. Returns the folder.
+
+    `reports` maps file names to content; they are written before the rename, so that a rejected drop always has them.
+    """
+    folder = drop_folder(home, drop)
+    shutil.rmtree(folder / ROWS, ignore_errors=True)
+    for name, content in reports.items():
+        replace_file(folder / name, content)
+    for kept, name in ((ORIGINAL, drop.claim.file), (SIDECAR, drop.claim.file.removesuffix(".jsonl") + ".job.json")):
+        if os.path.lexists(folder / kept) and name not in reports and name != CLAIM:
+            os.rename(folder / kept, folder / name)
+    destination = home.drop(DropState.REJECTED, drop.id)
+    move(folder, destination)
+    return destination
+
+
+def place_rows(home: Home, drop: Drop, checked: Path) -> None:
+    """Rename the gate's sealed result into the drop's folder; a left-over of a broken-off acceptance is replaced."""
+    destination = drop_folder(home, drop) / ROWS
+    shutil.rmtree(destination, ignore_errors=True)
+    move(checked, destination)
+
+
+def discard_original(home: Home, drop: Drop) -> None:
+    """Delete the dropped file once its compressed copy is accepted and its job exists."""
+    original = drop_folder(home, drop) / ORIGINAL
+    if original.exists() and (drop_folder(home, drop) / ROWS).is_dir():
+        original.unlink()
+
+
+def rows_folder(home: Home, drop: str) -> Path:
+    """Where the rows of an accepted drop lie."""
+    return home.drop(DropState.ACCEPTED, drop) / ROWS
+
+
+def read_sidecar(folder: Path) -> dict[str, Any]:
+    """The drop's sidecar, empty where there is none. Raises ConfigError when it is not a small JSON object."""
+    path = folder / SIDECAR
+    try:
+        raw = path.read_bytes()
+        if len(raw) > MAX_SIDECAR_BYTES:
+            raise ValueError(f"{len(raw)} bytes are more than {MAX_SIDECAR_BYTES}")
+        tree = loads(raw.decode())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the sidecar is not JSON: {error}", hint="write {} or leave the sidecar out", code="SIDECAR_SYNTAX") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"the sidecar holds a {type(tree).__name__}, not an object", hint='start it with "{"', code="SIDECAR_SYNTAX")
+    return tree
+
+
+def read_drops(home: Home) -> Iterator[Drop]:
+    """Every drop on its way or accepted. A folder whose records are not whole is left out and left alone."""
+    for state, kind in _FACTS.items():
+        for folder in sorted((home.root / "drops" / state).iterdir()):
+            try:
+                yield Drop(claim=read(Claim, folder / CLAIM), state=state, facts=read(kind, folder / f"{state.value}.json"))
+            except (FileNotFoundError, IntegrityError):
+                continue
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """A report.json, or None where there is none."""
+    try:
+        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return report

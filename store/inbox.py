@@ -1,0 +1,64 @@
+"""Putting a file into the inbox the right way: sidecar first, the data under a dot-name, then one rename."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import UsageError
+from core.names import DEFAULT_ADAPTER
+from store.durable import replace_file, sync_dir
+from store.paths import Home
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A file that now lies in the inbox; its inode names it through the claim."""
+
+    path: Path
+    device: int
+    inode: int
+
+
+def put_drop(home: Home, file: Path, adapter: str, sidecar: Mapping[str, Any]) -> Dropped:
+    """Copy `file` into the adapter's folder of the inbox; the original is left as it is.
+
+    Raises UsageError when the file is missing, unreadable or not a .jsonl file; OSError on a full disk (nothing is left).
+    """
+    if not file.is_file() or file.suffix != ".jsonl":
+        raise UsageError(f"{str(file)!r} is not a .jsonl file", hint="name a JSON Lines file", code="FILE_MISSING" if not file.exists() else "FILE_KIND")
+    folder = home.inbox if adapter == DEFAULT_ADAPTER else home.inbox / adapter
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        target = _free_name(folder, file.stem)
+        hidden = folder / f".{target.name}.{os.getpid()}"
+        try:
+            _copy(file, hidden)
+            if sidecar:
+                replace_file(target.with_name(target.stem + ".job.json"), json.dumps(sidecar, indent=1) + "\n")
+            found = hidden.stat()  # before the rename: the daemon may claim it at once
+            os.rename(hidden, target)
+        finally:
+            hidden.unlink(missing_ok=True)
+        sync_dir(folder)
+    finally:
+        os.close(lock)
+    return Dropped(target, found.st_dev, found.st_ino)
+
+
+def _free_name(folder: Path, stem: str) -> Path:
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 10_000))]
+    return next(folder / f"{name}.jsonl" for name in names if not (folder / f"{name}.jsonl").exists())
+
+
+def _copy(file: Path, hidden: Path) -> None:
+    with open(file, "rb") as source, open(hidden, "wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.flush()
+        os.fsync(copy.fileno())

