@@ -79,7 +79,7 @@ def _is_count(value: object) -> bool:
 def _tensor(path: Path, name: str, entry: object, start: int) -> Tensor:
     values = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = (values.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         _damaged(path, f"tensor {name!r} has dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
     if not (isinstance(shape, list) and all(map(_is_count, shape)) and isinstance(offsets, list) and len(offsets) == 2 and all(map(_is_count, offsets))):
         _damaged(path, f"tensor {name!r} has shape {shape!r:.60} and offsets {offsets!r:.60}")

@@ -1,5 +1,6 @@
 """The order of the candidates: dev loss per token, each against the best and against the incumbent."""
 
+from core.records import Candidate
 from core.tasks import RankTask
 from ranking.evidence import Interval, Order, Place, Rules
 from ranking.scores import Scores, aligned, check_conditions, path_of, read_scores
@@ -22,24 +23,11 @@ def order(task: RankTask, rules: Rules) -> Order:
     files = {model: aligned(scores, first) for model, scores in read.items()}
     ranked = sorted(task.candidates, key=lambda candidate: (files[candidate.id].standing().loss, candidate.step))
     best = files[ranked[0].id]
-    places = []
-    for candidate in ranked:
-        scores = files[candidate.id]
-        against_best = _difference(best, scores, rules)
-        places.append(
-            Place(
-                id=candidate.id,
-                step=candidate.step,
-                loss=scores.standing().loss,
-                against_best=against_best,
-                against_incumbent=_difference(first, scores, rules),
-                tied=against_best.low <= 0 <= against_best.high,
-            )
-        )
+    places = tuple(_place(candidate, files[candidate.id], best, first, rules) for candidate in ranked)
     return Order(
         job=task.job,
         best=ranked[0].id,
-        places=tuple(places),
+        places=places,
         incumbent=first.standing(),
         base=files[BASE].standing() if BASE in files else None,
         rows=len(first.rows),
@@ -48,6 +36,18 @@ def order(task: RankTask, rules: Rules) -> Order:
         conditions=conditions,
         rules=rules,
         scores={f"dev/{model}": scores.file for model, scores in files.items()},
+    )
+
+
+def _place(candidate: Candidate, scores: Scores, best: Scores, incumbent: Scores, rules: Rules) -> Place:
+    against_best = _difference(best, scores, rules)
+    return Place(
+        id=candidate.id,
+        step=candidate.step,
+        loss=scores.standing().loss,
+        against_best=against_best,
+        against_incumbent=_difference(incumbent, scores, rules),
+        tied=against_best.low <= 0 <= against_best.high,
     )
 
 

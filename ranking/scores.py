@@ -19,6 +19,7 @@ from core.errors import LoradError
 from ranking.evidence import Conditions, ScoreFile, Standing
 
 HINT = "`lorad jobs retry ID` scores again; a person may also look and approve"
+TOO_SMALL = "drop more rows: of 200 conversations, 30 are held back for each of dev and gate"
 ROUNDING = 1e-3  # nats a row: how far below 0 a sum of -log p may come out
 
 Floats = NDArray[np.float64]
@@ -28,8 +29,13 @@ class EvidenceError(LoradError):
     """A score file is missing, damaged, or not comparable with the others."""
 
 
-def _missing(what: str) -> NoReturn:
-    raise EvidenceError(what, hint=HINT, code="EVIDENCE_MISSING")
+def _missing(what: str, hint: str = HINT) -> NoReturn:
+    raise EvidenceError(what, hint=hint, code="EVIDENCE_MISSING")
+
+
+def _name(path: Path) -> str:
+    """Run, folder and file: what a person needs to find it. A verdict travels, so it names no path of this box."""
+    return "/".join(path.parts[-3:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +66,7 @@ def read_scores(key: str, path: Path) -> Scores:
     """The score file under `key` (`<split>/<model>`). Raises EvidenceError, also for a file without rows."""
     scores = _read(key, path, ("loss",))
     if not scores.rows:
-        _missing(f"{path} holds no rows")
+        _missing(f"{_name(path)} holds no rows: the job has none in its {scores.split} split", TOO_SMALL)
     return scores
 
 
@@ -73,16 +79,16 @@ def _read(key: str, path: Path, names: tuple[str, ...]) -> Scores:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        _missing(f"scores {key!r} cannot be read: {error}")
+        _missing(f"scores {key!r} cannot be read: {_name(path)}: {error.strerror}")
     if not raw.endswith(b"\n"):
-        _missing(f"{path} is torn: its last line has no end")
+        _missing(f"{_name(path)} is torn: its last line has no end")
     header, *rows = [_parse(path, number, line) for number, line in enumerate(raw.splitlines(), 1)]
     split, _, model = key.rpartition("/")
     made_up, conditions = _header(path, header, model, split)
     found = [_row(path, number, row, names) for number, row in enumerate(rows, 2)]
     places = tuple(place for place, _, _ in found)
     if len(set(places)) != len(places):
-        _missing(f"{path} scores a row twice")
+        _missing(f"{_name(path)} scores a row twice")
     values = np.array([numbers for _, _, numbers in found], dtype=np.float64).reshape(len(found), 1 + len(names))
     return Scores(
         model=model,
@@ -105,30 +111,30 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
         value = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        _missing(f"{path}:{number} is not JSON: {error}")
+        _missing(f"{_name(path)}:{number} is not JSON: {error}")
     if not isinstance(value, dict):
-        _missing(f"{path}:{number} is not an object")
+        _missing(f"{_name(path)}:{number} is not an object")
     return value
 
 
 def _header(path: Path, header: dict[str, object], model: str, split: str) -> tuple[bool, Conditions]:
     if header.get("header") is not True:
-        _missing(f"{path} has no header line")
+        _missing(f"{_name(path)} has no header line")
     if header.get("model") != model:
-        _missing(f"{path} scores model {header.get('model')!r}, expected {model!r}")
+        _missing(f"{_name(path)} scores model {header.get('model')!r}, expected {model!r}")
     # A shift file lies under shift/, shift-dev/ or shift-gate/; its header names the split of its rows.
     if not split.startswith("shift") and header.get("split") != split:
-        _missing(f"{path} scores split {header.get('split')!r}, expected {split!r}")
+        _missing(f"{_name(path)} scores split {header.get('split')!r}, expected {split!r}")
     backend, base, settings, made_up = (header.get(name) for name in ("backend", "base_sha256", "settings", "made_up"))
     if not (isinstance(backend, str) and isinstance(base, str) and isinstance(settings, dict) and isinstance(made_up, bool)):
-        _missing(f"{path}: the header does not name backend, base_sha256, settings and made_up")
+        _missing(f"{_name(path)}: the header does not name backend, base_sha256, settings and made_up")
     return made_up, Conditions(backend=backend, base_sha256=base, settings=settings)
 
 
 def _row(path: Path, number: int, row: dict[str, object], names: tuple[str, ...]) -> tuple[tuple[str, int], str, tuple[float, ...]]:
     drop, line, group, tokens = (row.get(name) for name in ("drop", "line", "group", "tokens"))
     if not (isinstance(drop, str) and type(line) is int and isinstance(group, str) and group and type(tokens) is int and 0 < tokens < 1 << 31):
-        _missing(f"{path}:{number} is not a scored row: drop {drop!r}, line {line!r}, group {group!r}, tokens {tokens!r}")
+        _missing(f"{_name(path)}:{number} is not a scored row: drop {drop!r}, line {line!r}, group {group!r}, tokens {tokens!r}")
     return (drop, line), group, (float(tokens), *(_loss(path, number, name, row.get(name)) for name in names))
 
 
@@ -138,7 +144,7 @@ def _loss(path: Path, number: int, name: str, value: object) -> float:
             return float(value)
     except OverflowError:  # an integer too large for a float
         pass
-    _missing(f"{path}:{number} has {name} {value!r:.40}, expected a finite sum of -log p")
+    _missing(f"{_name(path)}:{number} has {name} {value!r:.40}, expected a finite sum of -log p")
 
 
 def path_of(scores: Mapping[str, str], key: str) -> Path:

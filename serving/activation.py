@@ -82,10 +82,12 @@ class Agent:
     def tick(self) -> bool:
         """Act on the wish if it is new or something is deferred. Returns whether anything was written. Raises OSError."""
         sequence = self.ledger.sequence
-        desired = self._read()
-        if desired is not None:
-            self._act(desired)
-        if desired is not None or self._fresh:
+        found = self._read()
+        if found is not None:
+            raw, desired = found
+            self._act(raw, desired)
+            self._raw = raw  # only now: what an error cut off is done again
+        if found is not None or self._fresh:
             self._fresh = False
             self.library.sweep(state.wanted for state in self.ledger.aliases.values() if state.outcome is Outcome.DEFERRED and state.wanted)
         self.settle()
@@ -104,7 +106,7 @@ class Agent:
 
     # The wish
 
-    def _read(self) -> Desired | None:
+    def _read(self) -> tuple[bytes, Desired] | None:
         """The wish, if there is something to do about it."""
         try:
             raw = self._ground.box.desired.read_bytes()
@@ -121,8 +123,7 @@ class Agent:
             self._distrust(raw, error)
             return None
         self._suspect, self._trouble = None, ""
-        self._raw = raw
-        return desired
+        return (raw, desired) if desired is not None else None
 
     def _retry_due(self) -> bool:
         deferred = [state for state in self.ledger.aliases.values() if state.outcome is Outcome.DEFERRED]
@@ -133,8 +134,8 @@ class Agent:
         if raw != self._suspect:
             self._suspect = raw
             return
-        self._raw, self._suspect = raw, None
         self._refuse_wish(raw, 0, error.code, error.what)
+        self._raw, self._suspect = raw, None
 
     def _tell(self, error: LoradError) -> None:
         if error.what != self._trouble:
@@ -146,11 +147,10 @@ class Agent:
         reason = f"{why} (wish {hashlib.sha256(raw).hexdigest()[:12]})"
         self.ledger.record(Entry(alias=WHOLE_WISH, event="refused", release=None, fence=fence, code=code, reason=reason))
 
-    def _act(self, desired: Desired) -> None:
+    def _act(self, raw: bytes, desired: Desired) -> None:
         if desired.fence < self.ledger.fence_seen:
-            assert self._raw is not None
             why = f"fence {desired.fence} is older than {self.ledger.fence_seen}, which this box has seen"
-            self._refuse_wish(self._raw, desired.fence, "STALE_FENCE", why)
+            self._refuse_wish(raw, desired.fence, "STALE_FENCE", why)
             return
         for alias, wish in sorted(desired.aliases.items()):
             fence = desired.fences.get(alias, desired.fence)

@@ -70,7 +70,7 @@ def check_release(folder: Path, keys: Path) -> tuple[str, Manifest]:
     if manifest.format > FORMAT:
         raise IntegrityError(f"release format {manifest.format} is newer than {FORMAT}", hint="upgrade lorad on this box", code="MANIFEST_NEWER")
     try:
-        signature = (folder / SIGNATURE).read_text()
+        signature = (folder / SIGNATURE).read_text().removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise IntegrityError(f"{folder / SIGNATURE}: {error}", hint="it is sent again by itself", code="SIGNATURE_MISSING") from None
     verify(keys, (folder / MANIFEST).read_bytes(), signature)

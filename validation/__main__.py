@@ -26,7 +26,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     limit_resources()
-    serve(sys.stdin, _now)
+    serve(sys.stdin.buffer, _now)
     return int(ChildExit.DONE)
 
 

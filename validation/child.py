@@ -7,6 +7,7 @@ finished, and asking again starts it afresh.
 
 import errno
 import logging
+import os
 import resource
 import shutil
 import time
@@ -64,15 +65,19 @@ def limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def serve(requests: Iterable[str], now: Now) -> None:
+def serve(requests: Iterable[bytes], now: Now) -> None:
     """Answer each request (the path of a gate folder) until they end. Raises OSError where not even an answer can be written."""
     for request in requests:
-        folder = Path(request.rstrip("\n"))
-        if not request.strip():
-            continue
+        folder = Path(os.fsdecode(request.rstrip(b"\n")))
         started = time.monotonic()
         log.info("gate begins action=gate folder=%s", folder.name)
-        result = gate(folder, now)
+        try:
+            result = gate(folder, now)
+        except FileNotFoundError:
+            if folder.is_dir():
+                raise
+            log.warning("gate folder is gone action=gate folder=%s", folder.name)  # whoever asked does not want the answer any more
+            continue
         log.info("gate ends action=gate folder=%s verdict=%s code=%s seconds=%.2f", folder.name, result.verdict, result.code, time.monotonic() - started)
 
 
@@ -106,7 +111,7 @@ def _checked(folder: Path, spec: GateSpec) -> Report:
     drop = folder / ACCEPTED_DROP
     limits = Limits(max_row_bytes=spec.max_row_bytes, max_file_bytes=spec.max_file_bytes)
     validator = DataValidator.with_special_tokens(_special_tokens(spec), limits)
-    name, level = spec.name or Path(spec.file).name, Level(spec.level)
+    name, level = spec.name or Path(spec.file).name, _level(spec)
     keys = _Keys()
     with Source(Path(spec.file), limits) as source:
         if spec.schema_id not in SPECS:
@@ -122,6 +127,13 @@ def _checked(folder: Path, spec: GateSpec) -> Report:
     if report.verdict == "accepted":
         _write_index(drop / INDEX, keys, spec.known_indexes)
     return report
+
+
+def _level(spec: GateSpec) -> Level:
+    try:
+        return Level(spec.level)
+    except ValueError:
+        raise _Unfinished(f"level {spec.level!r} is unknown", hint=f"levels are {', '.join(Level)}", code="GATE_SPEC") from None
 
 
 def _special_tokens(spec: GateSpec) -> list[str]:

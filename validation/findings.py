@@ -77,15 +77,15 @@ def shown(value: object) -> str:
     """A value as one short line that is safe to print: quoted, cut, with control and direction characters escaped."""
     text = value if isinstance(value, str) else repr(value)
     cut = len(text) > SHOWN_CHARACTERS
-    safe = "".join(letter if letter.isprintable() else escaped(letter) for letter in text[:SHOWN_CHARACTERS])
+    safe = printable(text[:SHOWN_CHARACTERS])
     cut = cut or len(safe) > SHOWN_CHARACTERS
     safe = safe[: SHOWN_CHARACTERS - 1] + "…" if cut else safe
     return f"'{safe}'" if isinstance(value, str) else safe
 
 
-def escaped(letter: str) -> str:
-    r"""A character as `\n`, `\x00`, `\u202e`."""
-    return letter.encode("unicode_escape", "backslashreplace").decode("ascii")
+def printable(text: str) -> str:
+    r"""The text with control, direction and other unseen characters as `\n`, `\x00`, `\u202e`."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text)
 
 
 def is_blank(text: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from validation.findings import Finding, Level, Severity
+from validation.findings import Finding, Level, Severity, printable
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
@@ -80,26 +80,31 @@ class Report:
             if finding.fix:
                 parts.append(f"         $ {finding.fix}")
         parts += ["", f"{self.levels()}; {self.seconds:.2f} s"]
-        return "\n".join(parts) + "\n"
+        return _lines(parts)
 
     def to_markdown(self) -> str:
         """For a person who opens the folder later."""
         parts = [f"# {_plain(self.file)}: {self.verdict}", "", _plain(self.headline()), ""]
         for finding in self.findings:
-            parts += [f"## {finding.severity.value}: {finding.id} {finding.name}{_where(finding)}", "", _plain(finding.message), ""]
+            parts += [f"## {finding.severity.value}: {finding.id} {finding.name}{_plain(_where(finding))}", "", _plain(finding.message), ""]
             if finding.hint:
                 parts += [f"**What to do:** {_plain(finding.hint)}", ""]
             if finding.fix:
                 # Indented code: a row's own text cannot end it, as it could end a fence.
                 parts += [f"    {finding.fix}", ""]
         parts += ["---", "", f"{self.levels()}. SHA-256 `{self.sha256 or 'not read to the end'}`.", ""]
-        return "\n".join(parts)
+        return _lines(parts)
 
 
 def single(file: str, schema: str, *, code: str, message: str, hint: str) -> Report:
     """The report on a file that never reached the gate: a bad sidecar, a duplicate, not a file at all. `code` is the finding's id."""
     finding = Finding(id=code, severity=Severity.ERROR, name=f"drop.{code.lower()}", message=message, hint=hint)
     return Report(file=file, sha256="", schema=schema, level=Level.QUICK, rows=0, findings=(finding,), levels_run=())
+
+
+def _lines(parts: list[str]) -> str:
+    """One line a part, whatever a file name, a schema or a key may hold: no control character reaches a terminal."""
+    return "".join(f"{printable(part)}\n" for part in parts)
 
 
 def _where(finding: Finding) -> str:

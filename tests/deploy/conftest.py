@@ -1,6 +1,7 @@
 """A training box with a key, a base and a checkpoint, and an inference box that is played by reading `in/` and writing `out/`."""
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -138,6 +139,12 @@ class Workshop:
         release, folder = self.pack(version=version, adapter=adapter)
         place_release(self.home, folder, adapter, version, release)
         return release
+
+
+@pytest.fixture(autouse=True)
+def no_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here is about a power cut, and syncing takes most of the time of the others."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
 @pytest.fixture

@@ -97,3 +97,20 @@ def test_the_order_needs_every_candidate(desk):
     desk.lay_scores("dev/base", rows, {"drop-2": 4.0})
     with pytest.raises(EvidenceError, match=desk.candidate.id):
         order(desk.task, desk.rules)
+
+
+def test_a_drop_too_small_to_hold_rows_back_is_told_so(desk):
+    desk.lay("dev/base", [])
+    desk.lay(f"dev/{desk.candidate.id}", [])
+    with pytest.raises(EvidenceError, match="none in its dev split") as caught:
+        order(desk.task, desk.rules)
+    assert "200 conversations" in caught.value.hint
+
+
+def test_the_message_names_no_path_of_this_box(desk, tmp_path):
+    desk.lay_out(this=-0.5)
+    for damage in ("torn", "gone"):
+        DAMAGES[damage](Path(desk.task.scores["gate/base"]))
+        with pytest.raises(EvidenceError) as caught:
+            judge(desk.task, desk.rules)
+        assert str(tmp_path) not in str(caught.value)

@@ -19,10 +19,11 @@ from trainer.examples import Example
 
 FLAT_TOKENS = 4096
 PADDED_TOKENS = 1024  # a padded batch holds logits of the whole vocabulary at once
+SCORING_TOKENS = 1024  # without gradients larger batches gain nothing
 
 
 class Forward(Protocol):
-    """How examples go through a model. `width` is a row's cost in tokens beside a batch's longest row."""
+    """How examples go through a model. `budget_tokens` bounds a training batch."""
 
     budget_tokens: int
 
@@ -105,14 +106,14 @@ def _targets(examples: Sequence[Example], device: Any) -> torch.Tensor:
     return torch.tensor([example.ids[index] for example in examples for index in example.learnt], device=device)
 
 
-def micro_batches(forward: Forward, examples: Sequence[Example], most_rows: int) -> Iterator[list[Example]]:
-    """Examples in order, cut into batches of at most `most_rows` (0: as many as fit the token budget; one always does)."""
+def micro_batches(forward: Forward, examples: Sequence[Example], *, most_rows: int = 0, most_tokens: int = SCORING_TOKENS) -> Iterator[list[Example]]:
+    """Examples in order, cut into batches of at most `most_rows`; 0: as many as fit `most_tokens`, and at least one."""
     batch: list[Example] = []
     tokens = longest = 0
     for example in examples:
         length = len(example.ids)
         cost = forward.cost(len(batch) + 1, tokens + length, max(longest, length))
-        full = len(batch) >= most_rows if most_rows else cost > forward.budget_tokens
+        full = len(batch) >= most_rows if most_rows else cost > most_tokens
         if batch and full:
             yield batch
             batch, tokens, longest = [], 0, 0

@@ -70,7 +70,7 @@ class Scoring:
         forward = forward_for(network)
         order = sorted(range(len(examples)), key=lambda index: len(examples[index].ids))
         found: dict[int, Score] = {}
-        for batch in micro_batches(forward, [examples[index] for index in order], self.config.training.micro_batch):
+        for batch in micro_batches(forward, [examples[index] for index in order]):
             losses = forward.token_losses(batch).double()
             for example, own in zip(batch, losses.split([len(example.learnt) for example in batch]), strict=True):
                 last = own[len(own) - example.num_last :]

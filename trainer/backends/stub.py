@@ -7,6 +7,7 @@ batches and checkpoints are those of a real training. Adapters hold no tensor.
 import json
 import math
 import random
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,10 +104,11 @@ def _report(run: RunFolder, plan: Plan, loss: float) -> None:
 
 
 def write_stub_adapter(folder: Path, config: Config, steps: int) -> None:
-    """An adapter in PEFT layout without a tensor; both files say that it is made up."""
-    header = json.dumps({"__metadata__": {"format": "pt", "made_up": "true"}}).encode()
-    header += b" " * (-len(header) % 8)  # safetensors wants the tensors, of which there are none, aligned
-    (folder / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    """An adapter in PEFT layout with one number in it, the steps; both files say that it is made up."""
+    tensor = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps({"__metadata__": {"format": "pt", "made_up": "true"}, "made_up.steps": tensor}).encode()
+    header += b" " * (-len(header) % 8)  # safetensors wants the tensors aligned
+    (folder / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + struct.pack("<f", steps))
     shape = {"peft_type": "LORA", "r": config.lora.r, "lora_alpha": config.lora.alpha, "target_modules": [], "made_up": True, "steps": steps}
     (folder / "adapter_config.json").write_text(json.dumps(shape, indent=1) + "\n", encoding="utf-8")
 

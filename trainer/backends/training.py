@@ -107,7 +107,7 @@ class Training:
         total_weight = sum(example.weight * len(example.learnt) for example in examples)
         self.model.train()
         most_rows = self.setup.task.micro_batch or self.config.training.micro_batch
-        batches = list(micro_batches(self.forward, examples, most_rows))
+        batches = list(micro_batches(self.forward, examples, most_rows=most_rows, most_tokens=self.forward.budget_tokens))
         total = 0.0
         for number, batch in enumerate(batches, start=1):
             losses = self.forward.token_losses(batch)
@@ -160,7 +160,7 @@ class Training:
         """Mean loss per learnt token of the dev split, and how many there are. Stops the run where a stop is asked for."""
         self.model.eval()
         total, tokens = 0.0, 0
-        for batch in micro_batches(self.forward, sorted(self.setup.dev, key=lambda example: len(example.ids)), 0):
+        for batch in micro_batches(self.forward, sorted(self.setup.dev, key=lambda example: len(example.ids))):
             losses = self.forward.token_losses(batch)
             total, tokens = total + float(losses.sum()), tokens + len(losses)
             if self.run.stopping:

@@ -1,6 +1,6 @@
 """F: the file itself, before and beside its rows."""
 
-from validation.checks.registry import Line, Need, Opened, Totals, check
+from validation.checks.registry import Check, Line, Need, Opened, Totals, entered
 from validation.findings import Problem, Severity
 
 ROWS_WANTED = 10
@@ -17,7 +17,7 @@ _MAGIC = (
     (
         b"PAR1",
         "Parquet",
-        """python -c "import pandas, sys; pandas.read_parquet(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)" {file} {out}""",
+        """python3 -c "import pandas, sys; pandas.read_parquet(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)" {file} {out}""",
     ),
     (b"ARROW1", "Arrow", ""),
     (b"\x89PNG", "a PNG picture", ""),
@@ -36,13 +36,13 @@ _MAGIC = (
 )
 
 
-@check("F11", "file.link", Severity.ERROR, Need.FILE, "copy the file itself into the inbox, readable for the user that runs lorad")
+@entered(Check("F11", "file.link", Severity.ERROR, Need.FILE, "copy the file itself into the inbox, readable for the user that runs lorad"))
 def not_a_readable_file(opened: Opened) -> Problem | None:
     """A symlink, directory, FIFO or device, or no permission to read."""
     return Problem(message=opened.obstacle) if opened.obstacle else None
 
 
-@check("F12", "file.size", Severity.ERROR, Need.FILE, "split it, or raise validation.max_file_bytes in config.json", rank=1)
+@entered(Check("F12", "file.size", Severity.ERROR, Need.FILE, "split it, or raise validation.max_file_bytes in config.json", rank=1))
 def too_large(opened: Opened) -> Problem | None:
     """The file is over the limit."""
     if opened.size_bytes > opened.limits.max_file_bytes:
@@ -50,7 +50,7 @@ def too_large(opened: Opened) -> Problem | None:
     return None
 
 
-@check("F03", "file.magic", Severity.ERROR, Need.HEAD, "give plain JSON Lines: UTF-8 text, one object a line")
+@entered(Check("F03", "file.magic", Severity.ERROR, Need.HEAD, "give plain JSON Lines: UTF-8 text, one object a line"))
 def another_format(head: bytes) -> Problem | None:
     """The first bytes are those of another kind of file."""
     for magic, kind, fix in _MAGIC:
@@ -62,13 +62,13 @@ def another_format(head: bytes) -> Problem | None:
     return None
 
 
-@check("F04", "file.bom", Severity.INFO, Need.HEAD, "a Windows editor saved it so; harmless, the mark is skipped")
+@entered(Check("F04", "file.bom", Severity.INFO, Need.HEAD, "a Windows editor saved it so; harmless, the mark is skipped"))
 def byte_order_mark(head: bytes) -> Problem | None:
     """A UTF-8 byte order mark."""
     return Problem(message="the file begins with a byte order mark", lines=(1,), count=1) if head.startswith(BOM) else None
 
 
-@check("F02", "file.empty", Severity.ERROR, Need.END, "the program that exported it wrote nothing: export again")
+@entered(Check("F02", "file.empty", Severity.ERROR, Need.END, "the program that exported it wrote nothing: export again"))
 def empty(totals: Totals) -> Problem | None:
     """No bytes, or blanks only."""
     if totals.rows:
@@ -76,7 +76,7 @@ def empty(totals: Totals) -> Problem | None:
     return Problem(message="the file has no bytes" if not totals.size_bytes else f"the file has no rows: its {totals.size_bytes:,} bytes are blank")
 
 
-@check("F09", "file.rows_min", Severity.WARNING, Need.END, "an adapter needs tens to hundreds of rows to learn from")
+@entered(Check("F09", "file.rows_min", Severity.WARNING, Need.END, "an adapter needs tens to hundreds of rows to learn from"))
 def too_few_rows(totals: Totals) -> Problem | None:
     """One row is refused, a handful is warned about. Silent where the number of lines is not the number of rows."""
     if totals.unreadable_rows or not 0 < totals.rows < ROWS_WANTED:
@@ -88,7 +88,9 @@ def too_few_rows(totals: Totals) -> Problem | None:
     return Problem(message=f"the file has only {totals.rows} rows")
 
 
-@check("F08", "file.blank_inside", Severity.WARNING, Need.END, "harmless by itself; files were joined, or rows were deleted: look whether rows are missing")
+@entered(
+    Check("F08", "file.blank_inside", Severity.WARNING, Need.END, "harmless by itself; files were joined, or rows were deleted: look whether rows are missing")
+)
 def blank_between_rows(totals: Totals) -> Problem | None:
     """Blank lines between rows; those at the end do not count."""
     if not totals.num_blank_inside:
@@ -96,7 +98,9 @@ def blank_between_rows(totals: Totals) -> Problem | None:
     return Problem(message="blank lines stand between the rows", lines=tuple(totals.blank_inside), count=totals.num_blank_inside)
 
 
-@check("F10", "row.bytes", Severity.ERROR, Need.LINE, "a whole file was pasted into one row? Split it; the limit is validation.max_row_bytes in config.json")
+@entered(
+    Check("F10", "row.bytes", Severity.ERROR, Need.LINE, "a whole file was pasted into one row? Split it; the limit is validation.max_row_bytes in config.json")
+)
 def large_row(line: Line) -> Problem | None:
     """A row over the limit is not read; one over 256 KiB is warned about."""
     if line.size_bytes > line.limits.max_row_bytes:

@@ -2,12 +2,13 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from rendering.specs import ChatRow
-from validation.checks.registry import Broken, Case, Marks, Need, Value, check
+from validation.checks.registry import Broken, Case, Check, Marks, Need, Value, entered
 from validation.findings import Problem, Severity, shown
 
 MAX_DEPTH = 64
@@ -28,8 +29,7 @@ def forgiving(text: str) -> tuple[Any, Marks]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) != len(items):
-            keys = [key for key, _ in items]
-            marks.duplicates += sorted({key for key in keys if keys.count(key) > 1})
+            marks.duplicates += sorted(key for key, count in Counter(key for key, _ in items).items() if count > 1)
         return found
 
     def real(digits: str) -> float:
@@ -73,7 +73,7 @@ def depth_of(value: Any) -> int:
 # --- lines that are not JSON; the first that answers names the cause
 
 
-@check("F05", "file.utf8", Severity.ERROR, Need.BROKEN, "the file is Latin-1 or Windows-1252? Convert it to UTF-8", rank=1)
+@entered(Check("F05", "file.utf8", Severity.ERROR, Need.BROKEN, "the file is Latin-1 or Windows-1252? Convert it to UTF-8", rank=1))
 def not_utf8(broken: Broken) -> Problem | None:
     """A byte that is not UTF-8."""
     raw = broken.line.raw
@@ -86,7 +86,7 @@ def not_utf8(broken: Broken) -> Problem | None:
     return None
 
 
-@check("F06", "file.nul", Severity.ERROR, Need.BROKEN, "the program or the disk failed while it was written: export the file again", rank=0)
+@entered(Check("F06", "file.nul", Severity.ERROR, Need.BROKEN, "the program or the disk failed while it was written: export the file again", rank=0))
 def nul_bytes(broken: Broken) -> Problem | None:
     """Zero bytes, which a crash leaves behind."""
     place = broken.line.raw.find(b"\x00")
@@ -95,10 +95,11 @@ def nul_bytes(broken: Broken) -> Problem | None:
     return Problem(message=f"{broken.line.raw.count(0):,} NUL bytes, the first at offset {broken.line.offset + place:,} of the file")
 
 
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]')
+# A string without its end takes the rest of the line: trying again behind each of its quotes would take minutes on 4 MiB.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]')
 
 
-@check("J08", "json.depth", Severity.ERROR, Need.BROKEN, "flatten the metadata: rows need three levels", rank=2)
+@entered(Check("J08", "json.depth", Severity.ERROR, Need.BROKEN, "flatten the metadata: rows need three levels", rank=2))
 def too_deep_to_parse(broken: Broken) -> Problem | None:
     """Nesting that parsers give up on."""
     depth = deepest = 0
@@ -108,7 +109,7 @@ def too_deep_to_parse(broken: Broken) -> Problem | None:
     return Problem(message=f"a row is nested {deepest:,} levels deep; the limit is {MAX_DEPTH}") if deepest > MAX_DEPTH else None
 
 
-@check("J07", "json.control", Severity.ERROR, Need.BROKEN, r"write them as \n, \t, \u0000 inside strings; a JSON library does that by itself", rank=3)
+@entered(Check("J07", "json.control", Severity.ERROR, Need.BROKEN, r"write them as \n, \t, \u0000 inside strings; a JSON library does that by itself", rank=3))
 def raw_control_character(broken: Broken) -> Problem | None:
     """A raw tab or another control character inside a string."""
     if not broken.error.startswith("Invalid control character"):
@@ -117,7 +118,7 @@ def raw_control_character(broken: Broken) -> Problem | None:
     return Problem(message=f"a string holds the raw control character {shown(letter)} at character {broken.position + 1:,}")
 
 
-@check("J03", "json.two_values", Severity.ERROR, Need.BROKEN, "a newline is missing between two rows", rank=4)
+@entered(Check("J03", "json.two_values", Severity.ERROR, Need.BROKEN, "a newline is missing between two rows", rank=4))
 def two_values(broken: Broken) -> Problem | None:
     """A second object behind the first."""
     if not broken.error.startswith("Extra data") or _at(broken) not in ("{", "["):
@@ -125,7 +126,7 @@ def two_values(broken: Broken) -> Problem | None:
     return Problem(message=f"a second value begins at character {broken.position + 1:,} of the line", fix=_ONE_A_LINE)
 
 
-@check("J01", "json.parse", Severity.ERROR, Need.BROKEN, "write one JSON object a line, with a JSON library", rank=9)
+@entered(Check("J01", "json.parse", Severity.ERROR, Need.BROKEN, "write one JSON object a line, with a JSON library", rank=9))
 def not_json(broken: Broken) -> Problem:
     """Anything else that does not parse, with what it looks like."""
     text = (broken.text or "").strip()
@@ -139,8 +140,8 @@ def not_json(broken: Broken) -> Problem:
 
 _ONE_A_LINE = "jq -c . {file} > {out}"
 _UNROLL = "jq -c '.[]' {file} > {out}"
-_FROM_PYTHON = """python -c "import ast, json, sys; [print(json.dumps(ast.literal_eval(row))) for row in open(sys.argv[1])]" {file} > {out}"""
-_FROM_CSV = """python -c "import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(open(sys.argv[1]))]" {file} > {out}"""
+_FROM_PYTHON = """python3 -c "import ast, json, sys; [print(json.dumps(ast.literal_eval(row))) for row in open(sys.argv[1])]" {file} > {out}"""
+_FROM_CSV = """python3 -c "import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(open(sys.argv[1]))]" {file} > {out}"""
 _KEY_LINE = re.compile(r'"[^"]*"\s*:')
 _BARE_KEY = re.compile(r"[A-Za-z_$]")
 _PYTHON_WORD = re.compile(r"(True|False|None)\b")
@@ -269,7 +270,7 @@ _LOOKS = (
 # --- lines that are JSON, and what parsers pass over in silence
 
 
-@check("J02", "json.not_object", Severity.ERROR, Need.VALUE, "every line must be one JSON object", rank=0)
+@entered(Check("J02", "json.not_object", Severity.ERROR, Need.VALUE, "every line must be one JSON object", rank=0))
 def not_an_object(value: Value) -> Problem | None:
     """A list, a string, a number."""
     plain = value.plain
@@ -281,31 +282,31 @@ def not_an_object(value: Value) -> Problem | None:
     return Problem(message=f"the row is no object: {shown(plain)}")
 
 
-@check("J04", "json.nonfinite", Severity.ERROR, Need.VALUE, "no such number exists in JSON: leave the key out", rank=1)
+@entered(Check("J04", "json.nonfinite", Severity.ERROR, Need.VALUE, "no such number exists in JSON: leave the key out", rank=1))
 def not_finite(value: Value) -> Problem | None:
     """NaN, Infinity, or a number that no float can hold."""
     return Problem(message=f"a number is {shown(value.marks.nonfinite[0])}") if value.marks.nonfinite else None
 
 
-@check("J06", "json.surrogate", Severity.ERROR, Need.VALUE, "an emoji was cut in half when it was written: export the row again", rank=2)
+@entered(Check("J06", "json.surrogate", Severity.ERROR, Need.VALUE, "an emoji was cut in half when it was written: export the row again", rank=2))
 def lone_surrogate(value: Value) -> Problem | None:
     r"""Half of a pair such as `\ud83d`, which stands for no character."""
     return Problem(message="a string holds half of a surrogate pair") if value.marks.surrogate else None
 
 
-@check("J05", "json.duplicate_key", Severity.ERROR, Need.VALUE, _DUPLICATE_HINT, rank=3)
+@entered(Check("J05", "json.duplicate_key", Severity.ERROR, Need.VALUE, _DUPLICATE_HINT, rank=3))
 def duplicate_key(value: Value) -> Problem | None:
     """One key twice in one object."""
     return Problem(message=f"the key {shown(value.marks.duplicates[0])} stands twice in one object") if value.marks.duplicates else None
 
 
-@check("J08", "json.depth", Severity.ERROR, Need.VALUE, "flatten the metadata: rows need three levels", rank=4)
+@entered(Check("J08", "json.depth", Severity.ERROR, Need.VALUE, "flatten the metadata: rows need three levels", rank=4))
 def too_deep(value: Value) -> Problem | None:
     """Nesting beyond reason in a row that is not of the spec."""
     return _deep(value.marks.depth)
 
 
-@check("J08", "json.depth", Severity.ERROR, Need.ROW, "flatten the metadata: rows need three levels", rank=1)
+@entered(Check("J08", "json.depth", Severity.ERROR, Need.ROW, "flatten the metadata: rows need three levels", rank=1))
 def too_deep_metadata(case: Case) -> Problem | None:
     """Nesting beyond reason in a row that is of the spec: only its metadata can be deep."""
     return _deep(depth_of(case.row.metadata) + 1) if case.row.metadata else None
@@ -318,15 +319,15 @@ def _deep(depth: int) -> Problem | None:
 _ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
 
 
-@check("J05", "json.duplicate_key", Severity.ERROR, Need.ROW, _DUPLICATE_HINT)
+@entered(Check("J05", "json.duplicate_key", Severity.ERROR, Need.ROW, _DUPLICATE_HINT))
 def duplicate_key_in_a_row(case: Case) -> Problem | None:
     """A typed decoder keeps the last of two keys in silence: count the keys, and look closer where the count is odd."""
     if not _may_hold_duplicates(case):
         return None
     try:
         _, marks = forgiving(case.raw.decode())
-    except RecursionError:
-        return None  # J08 names it
+    except (RecursionError, ValueError):
+        return None  # J08 names the first; the typed decoder has taken the row all the same
     return Problem(message=f"the key {shown(marks.duplicates[0])} stands twice in one object") if marks.duplicates else None
 
 

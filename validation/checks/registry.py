@@ -1,6 +1,6 @@
 """The list of checks. One check is one small function that says what it needs; one pass over the file feeds them all.
 
-To add one: write the function in the module of its kind, decorate it with `@check(...)`. Nothing else.
+To add one: write the function in the module of its kind, decorate it with `@entered(Check(...))`. Nothing else.
 
     FILE   what is known before reading            (Opened)   -> Problem | None
     HEAD   the first 512 bytes                     (bytes)    -> Problem | None
@@ -12,7 +12,7 @@ To add one: write the function in the module of its kind, decorate it with `@che
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -119,31 +119,29 @@ class Totals:
 Finder = Callable[[Any], Problem | Iterable[Problem] | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
-    """One unit. `specs` empty means every spec."""
+    """One unit. `specs` empty means every spec; of checks with one need, a lower `rank` runs first."""
 
     id: str
     name: str
     severity: Severity
-    hint: str
     need: Need
-    find: Finder
+    hint: str
+    specs: tuple[str, ...] = ()
     level: Level = Level.QUICK
-    specs: frozenset[str] = frozenset()
     rank: int = 0
+    find: Finder = lambda fed: None
 
 
 CHECKS: list[Check] = []
 
 
-def check(
-    id: str, name: str, severity: Severity, need: Need, hint: str, *, specs: Iterable[str] = (), level: Level = Level.QUICK, rank: int = 0
-) -> Callable[[Finder], Finder]:
-    """Enter the decorated function into the registry."""
+def entered(check: Check) -> Callable[[Finder], Finder]:
+    """Decorates the function of a check and enters both into the registry."""
 
     def enter(find: Finder) -> Finder:
-        CHECKS.append(Check(id=id, name=name, severity=severity, hint=hint, need=need, find=find, level=level, specs=frozenset(specs), rank=rank))
+        CHECKS.append(replace(check, find=find))
         return find
 
     return enter

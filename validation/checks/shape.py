@@ -4,12 +4,13 @@ import difflib
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from rendering.specs import MESSAGE_OPTIONAL, MESSAGE_REQUIRED, ROLES, ChatRow, CompletionRow, Message, Spec, SpecRow
-from validation.checks.registry import Need, Totals, Value, check
+from validation.checks.registry import Check, Need, Totals, Value, entered
 from validation.findings import Problem, Severity, shown
 from validation.layouts import LAYOUTS, layout_of
 
@@ -31,6 +32,7 @@ ROLE_NAMES = {
 }
 _NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
 _OPTIONAL = ("metadata", "id", "weight", "message.name")
+_LONGEST_KEY = 64
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -68,7 +70,7 @@ def loosened(plain: Any, spec: Spec) -> SpecRow | None:
         return None
 
 
-@check("S06", "spec.foreign", Severity.ERROR, Need.VALUE, "", rank=10)
+@entered(Check("S06", "spec.foreign", Severity.ERROR, Need.VALUE, "", rank=10))
 def foreign_layout(value: Value) -> Problem | None:
     """The row has the layout of another tool, or of another spec."""
     layout = layout_of(value.plain, value.spec.id) if isinstance(value.plain, dict) else None
@@ -79,7 +81,7 @@ def foreign_layout(value: Value) -> Problem | None:
     return Problem(message=message, kind=layout.id, hint=layout.hint, fix=fix)
 
 
-@check("S02", "spec.missing_field", Severity.ERROR, Need.VALUE, "add the key to every row", rank=11)
+@entered(Check("S02", "spec.missing_field", Severity.ERROR, Need.VALUE, "add the key to every row", rank=11))
 def missing_key(value: Value) -> Iterator[Problem]:
     """A required key is not there."""
     if not isinstance(value.plain, dict) or foreign(value):
@@ -94,7 +96,7 @@ def missing_key(value: Value) -> Iterator[Problem]:
                 yield Problem(message=f"a message without {key!r}", path=f"{path}.{key}", kind=f"message.{key}", hint=hint)
 
 
-@check("S03", "spec.unknown_field", Severity.ERROR, Need.VALUE, "", rank=12)
+@entered(Check("S03", "spec.unknown_field", Severity.ERROR, Need.VALUE, "", rank=12))
 def unknown_key(value: Value) -> Iterator[Problem]:
     """A key that the spec does not name."""
     if not isinstance(value.plain, dict) or foreign(value):
@@ -109,28 +111,30 @@ def unknown_key(value: Value) -> Iterator[Problem]:
 
 
 def _unknown(key: str, known: tuple[str, ...], path: str, *, in_message: bool) -> Problem:
-    place = "a message" if in_message else "a row"
+    hint, fix = _unknown_hint(key, known, in_message)
     kind = f"message.{key}" if in_message else key
-    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75)
-    fix = ""
-    if near:
-        hint = f"did you mean {near[0]!r}?"
-    elif key in TOOL_KEYS:
-        hint = "this spec has no tools: leave those rows out, or write calls as text"
-    elif in_message:
-        hint = f"a message has only {', '.join(MESSAGE_KEYS)}: remove the key"
-        fix = _delete(f".messages[].{key}", key)
-    else:
-        hint = "move it into metadata, which is kept and never trained on, or remove it"
-        fix = f"jq -c '.metadata.{key} = .{key} | del(.{key})' {{file}} > {{out}}" if _WORD.fullmatch(key) else ""
+    place = "a message" if in_message else "a row"
     return Problem(message=f"{place} has the unknown key {shown(key)}", path=f"{path}.{shown(key)[1:-1]}", kind=kind, hint=hint, fix=fix)
 
 
-def _delete(place: str, key: str) -> str:
-    return f"jq -c 'del({place})' {{file}} > {{out}}" if _WORD.fullmatch(key) else ""
+@lru_cache(maxsize=256)  # a column that is too much is too much in every row
+def _unknown_hint(key: str, known: tuple[str, ...], in_message: bool) -> tuple[str, str]:
+    """(hint, fix)"""
+    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75) if len(key) <= _LONGEST_KEY else []
+    if near:
+        return f"did you mean {near[0]!r}?", ""
+    if key in TOOL_KEYS:
+        return "this spec has no tools: leave those rows out, or write calls as text", ""
+    if in_message:
+        return f"a message has only {', '.join(MESSAGE_KEYS)}: remove the key", _jq(key, f"del(.messages[].{key})")
+    return "move it into metadata, which is kept and never trained on, or remove it", _jq(key, f".metadata.{key} = .{key} | del(.{key})")
 
 
-@check("S05", "spec.stringified", Severity.ERROR, Need.VALUE, "it came out of a table: parse the text back into JSON", rank=13)
+def _jq(key: str, program: str) -> str:
+    return f"jq -c '{program}' {{file}} > {{out}}" if _WORD.fullmatch(key) and len(key) <= _LONGEST_KEY else ""
+
+
+@entered(Check("S05", "spec.stringified", Severity.ERROR, Need.VALUE, "it came out of a table: parse the text back into JSON", rank=13))
 def stringified(value: Value) -> Iterator[Problem]:
     """A list or object that was written as a text."""
     if isinstance(value.plain, dict):
@@ -149,7 +153,7 @@ def _is_json_text(value: Any) -> bool:
     return True
 
 
-@check("S04", "spec.type", Severity.ERROR, Need.VALUE, "write the value in the type that the spec names", rank=14)
+@entered(Check("S04", "spec.type", Severity.ERROR, Need.VALUE, "write the value in the type that the spec names", rank=14))
 def wrong_type(value: Value) -> Iterator[Problem]:
     """A value of another type: null, a number as text, a list of parts where text belongs."""
     plain = value.plain
@@ -200,7 +204,7 @@ def _message_types(message: Any, path: str) -> Iterator[Problem]:
             yield Problem(message=message_text, path=f"{path}.weight", kind="message.weight.role", hint=hint)
 
 
-@check("M02", "msg.role", Severity.ERROR, Need.VALUE, "", rank=15)
+@entered(Check("M02", "msg.role", Severity.ERROR, Need.VALUE, "", rank=15))
 def unknown_role(value: Value) -> Iterator[Problem]:
     """A role that the spec does not know; capitals count."""
     for path, message in messages_of(value):
@@ -218,13 +222,13 @@ def unknown_role(value: Value) -> Iterator[Problem]:
             yield Problem(message=f"the role {shown(role)}", path=f"{path}.role", kind=role, hint=hint, fix=fix)
 
 
-@check("S04", "spec.type", Severity.ERROR, Need.VALUE, "compare the row with an example of the spec", rank=99)
+@entered(Check("S04", "spec.type", Severity.ERROR, Need.VALUE, "compare the row with an example of the spec", rank=99))
 def what_the_decoder_says(value: Value) -> Problem | None:
     """Nothing above named the cause: the typed decoder's own sentence, so that no row is refused without a reason."""
     return None if value.num_errors else Problem(message=f"not a row of {value.spec.id}: {shown(value.complaint)[1:-1]}", kind="decoder")
 
 
-@check("S07", "spec.mixed", Severity.ERROR, Need.END, "split the file by layout and declare each part's schema")
+@entered(Check("S07", "spec.mixed", Severity.ERROR, Need.END, "split the file by layout and declare each part's schema"))
 def mixed_layouts(totals: Totals) -> Problem | None:
     """Rows of more than one layout; the lines are those of the rarer ones."""
     if len(totals.layouts) < 2:

@@ -1,19 +1,19 @@
 """M, C01, X01: rows of the right shape that would teach nothing, or the wrong thing."""
 
-from validation.checks.registry import Case, Need, Totals, check
+from validation.checks.registry import Case, Check, Need, Totals, entered
 from validation.findings import Problem, Severity, is_blank, shown
 
 CHAT = ("chat_sft_v1",)
 COMPLETION = ("completion_v1",)
 
 
-@check("M01", "msg.none", Severity.ERROR, Need.ROW, "remove the row, or give it its messages back", specs=CHAT, rank=10)
+@entered(Check("M01", "msg.none", Severity.ERROR, Need.ROW, "remove the row, or give it its messages back", specs=CHAT, rank=10))
 def no_messages(case: Case) -> Problem | None:
     """A conversation without turns."""
     return None if case.messages else Problem(message="the list of messages is empty", path="$.messages")
 
 
-@check("M04", "msg.system", Severity.ERROR, Need.ROW, "put one system message first: many templates drop or refuse any other", specs=CHAT, rank=11)
+@entered(Check("M04", "msg.system", Severity.ERROR, Need.ROW, "put one system message first: many templates drop or refuse any other", specs=CHAT, rank=11))
 def misplaced_system(case: Case) -> Problem | None:
     """A system turn that is not the first, or a second one."""
     for index, message in enumerate(case.messages):
@@ -23,7 +23,7 @@ def misplaced_system(case: Case) -> Problem | None:
     return None
 
 
-@check("M03", "msg.order", Severity.ERROR, Need.ROW, "merge the two turns, or split the row", specs=CHAT, rank=12)
+@entered(Check("M03", "msg.order", Severity.ERROR, Need.ROW, "merge the two turns, or split the row", specs=CHAT, rank=12))
 def turns_out_of_order(case: Case) -> Problem | None:
     """The first turn after the system message is not the user's, or one role speaks twice in a row."""
     expected = "user"
@@ -39,7 +39,9 @@ def turns_out_of_order(case: Case) -> Problem | None:
     return None
 
 
-@check("M05", "msg.no_target", Severity.ERROR, Need.ROW, "only what the assistant says is learnt: add its answer, or remove the row", specs=CHAT, rank=13)
+@entered(
+    Check("M05", "msg.no_target", Severity.ERROR, Need.ROW, "only what the assistant says is learnt: add its answer, or remove the row", specs=CHAT, rank=13)
+)
 def nothing_to_learn(case: Case) -> Problem | None:
     """No assistant turn, or none that is learnt."""
     if not case.messages or any(message.role == "assistant" and message.weight for message in case.messages):
@@ -51,7 +53,7 @@ def nothing_to_learn(case: Case) -> Problem | None:
     return Problem(message="no assistant turn", path="$.messages")
 
 
-@check("M05", "msg.no_target", Severity.ERROR, Need.END, "give the rows that are to be learnt a weight above 0")
+@entered(Check("M05", "msg.no_target", Severity.ERROR, Need.END, "give the rows that are to be learnt a weight above 0"))
 def nothing_to_learn_in_the_file(totals: Totals) -> Problem | None:
     """Every row has weight 0."""
     if totals.typed_rows and not totals.learnt_rows:
@@ -59,7 +61,9 @@ def nothing_to_learn_in_the_file(totals: Totals) -> Problem | None:
     return None
 
 
-@check("M06", "msg.last", Severity.ERROR, Need.ROW, "end the row with the assistant's answer, or cut the tail, which is never learnt", specs=CHAT, rank=14)
+@entered(
+    Check("M06", "msg.last", Severity.ERROR, Need.ROW, "end the row with the assistant's answer, or cut the tail, which is never learnt", specs=CHAT, rank=14)
+)
 def last_turn_not_learnt(case: Case) -> Problem | None:
     """The last turn is not the assistant's. Silent where there is no assistant at all: M05 says that."""
     messages = case.messages
@@ -68,7 +72,7 @@ def last_turn_not_learnt(case: Case) -> Problem | None:
     return Problem(message=f"the last turn is the {messages[-1].role}'s", path=f"$.messages[{len(messages) - 1}].role")
 
 
-@check("M07", "msg.empty", Severity.ERROR, Need.ROW, "it would teach the model to stop at once: fill it, or remove the row", specs=CHAT, rank=15)
+@entered(Check("M07", "msg.empty", Severity.ERROR, Need.ROW, "it would teach the model to stop at once: fill it, or remove the row", specs=CHAT, rank=15))
 def empty_answer(case: Case) -> Problem | None:
     """An assistant turn that is learnt and shows nothing: empty, blanks, or invisible characters."""
     for index, message in enumerate(case.messages):
@@ -77,7 +81,7 @@ def empty_answer(case: Case) -> Problem | None:
     return None
 
 
-@check("M08", "msg.user_empty", Severity.WARNING, Need.ROW, "an answer to nothing teaches little: look whether the question was lost", rank=16)
+@entered(Check("M08", "msg.user_empty", Severity.WARNING, Need.ROW, "an answer to nothing teaches little: look whether the question was lost", rank=16))
 def empty_question(case: Case) -> Problem | None:
     """A user or system turn (or a prompt) that shows nothing."""
     for index, message in enumerate(case.messages):
@@ -88,14 +92,16 @@ def empty_question(case: Case) -> Problem | None:
     return None
 
 
-@check("C01", "text.blank", Severity.ERROR, Need.ROW, "it would teach the model to stop at once: fill it, or remove the row", specs=COMPLETION, rank=17)
+@entered(
+    Check("C01", "text.blank", Severity.ERROR, Need.ROW, "it would teach the model to stop at once: fill it, or remove the row", specs=COMPLETION, rank=17)
+)
 def blank_completion(case: Case) -> Problem | None:
     """A completion that shows nothing."""
     content = case.messages[-1].content
     return Problem(message=f"a completion is empty: {shown(content)}", path="$.completion") if is_blank(content) else None
 
 
-@check("X01", "token.control", Severity.ERROR, Need.ROW, "", rank=18)
+@entered(Check("X01", "token.control", Severity.ERROR, Need.ROW, "", rank=18))
 def control_token(case: Case) -> Problem | None:
     """A turn or end token inside a content."""
     if not case.control.may_stand_in(case.raw):

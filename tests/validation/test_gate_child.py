@@ -1,0 +1,228 @@
+"""The gate as the daemon uses it: one process, one folder after another."""
+
+import errno
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import zstandard
+from gate_cases import GOOD, as_bytes, chat, turns
+
+from core.gate import ACCEPTED_DROP, GATE_RESULT, GATE_SPEC, GateResult, GateSpec
+from core.tasks import RowsOf
+from rendering.rows import INDEX, ROWS, read_index, read_rows
+from store import codec
+from store.seals import check_seal
+from validation.child import gate
+from validation.source import Source
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+COMMAND = [sys.executable, "-m", "validation"]
+
+
+def ask(folder: Path, content: bytes | None, **changed: object) -> Path:
+    """A gate folder that asks for a file of these bytes; None: the file is gone."""
+    folder.mkdir(exist_ok=True)
+    file = folder.with_suffix(".jsonl")
+    if content is not None:
+        file.write_bytes(content)
+    asked = {"drop": folder.name, "adapter": "default/main", "file": str(file), "name": "rows.jsonl", "schema_id": "chat_sft_v1", "level": "standard"}
+    spec = GateSpec(**(asked | {"max_row_bytes": 4 << 20, "max_file_bytes": 1 << 30} | changed))  # type: ignore[arg-type]
+    codec.write(folder / GATE_SPEC, spec)
+    return folder
+
+
+def answer(folder: Path) -> GateResult:
+    return codec.read(GateResult, folder / GATE_RESULT)
+
+
+def splits(folder: Path) -> dict[str, str]:
+    """Question -> split of an accepted drop."""
+    drop = folder / ACCEPTED_DROP
+    source = RowsOf(drop=folder.name, sha256=answer(folder).sha256, folder=str(drop), schema_id="chat_sft_v1")
+    return {row.messages[0].content: row.split for row in read_rows([source])}
+
+
+def many(count: int, said: str = "answer") -> bytes:
+    return as_bytes([chat(f"question {number}", f"{said} {number}") for number in range(count)])
+
+
+def test_one_process_answers_two_folders_and_ends_with_its_input(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf" + many(40) + b"\n"
+    good, bad = ask(tmp_path / "good", content), ask(tmp_path / "bad", many(12) + b'{"messages": [')
+    done = subprocess.run(COMMAND, input=f"{good}\n{bad}\n", text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    accepted = answer(good)
+    assert (accepted.verdict, accepted.rows, accepted.codes, accepted.drop) == ("accepted", 40, (), "good")
+    assert accepted.sha256 == hashlib.sha256(content).hexdigest()
+    assert accepted.size_bytes == len(content)
+    check_seal(good / ACCEPTED_DROP)
+    assert {path.name for path in (good / ACCEPTED_DROP).iterdir()} == {ROWS, INDEX, "report.json", "report.md", "SEALED"}
+    assert zstandard.ZstdDecompressor().stream_reader((good / ACCEPTED_DROP / ROWS).read_bytes()).read() == content
+    refused = answer(bad)
+    assert (refused.verdict, refused.codes) == ("refused", ("J01",))
+    assert "cut off" in refused.message
+    assert json.loads((bad / "report.json").read_text())["findings"][0]["lines"] == [13]
+    assert (bad / "report.md").read_text().startswith("# rows.jsonl: refused")
+    assert not (bad / ACCEPTED_DROP).exists()
+
+
+def test_a_term_ends_it_with_the_code_for_stopped(tmp_path: Path) -> None:
+    folder = ask(tmp_path / "one", many(12))
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stderr is not None
+        child.stdin.write(f"{folder}\n")
+        child.stdin.flush()
+        while "gate ends" not in child.stderr.readline():  # blocks until the child says so
+            assert child.poll() is None
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 40
+    assert answer(folder).verdict == "accepted"
+
+
+def test_splits_are_drawn_once_and_a_later_drop_reuses_them(tmp_path: Path) -> None:
+    first = ask(tmp_path / "first", many(60))
+    gate(first, lambda: NOW)
+    before = splits(first)
+    assert {word: list(before.values()).count(word) for word in ("train", "dev", "gate")} == {"train": 42, "dev": 9, "gate": 9}
+    corrected = as_bytes([chat(f"Question  {number} ", f"better {number}") for number in range(60)]) + many(100, "new").replace(b"question", b"other")
+    second = ask(tmp_path / "second", corrected, known_indexes=(str(first / ACCEPTED_DROP / INDEX),))
+    gate(second, lambda: NOW)
+    after = splits(second)
+    assert all(after[f"Question  {number} "] == before[f"question {number}"] for number in range(60))
+    new = [split for question, split in after.items() if question.startswith("other")]
+    assert (new.count("dev"), new.count("gate")) == (15, 15)
+
+
+def test_rows_of_one_question_share_a_group_and_a_common_opening_is_refined(tmp_path: Path) -> None:
+    rows = [*[chat("same", f"answer {number}") for number in range(3)], *[turns(("user", "Hi"), ("assistant", f"a{number}")) for number in range(30)], *GOOD]
+    folder = ask(tmp_path / "one", as_bytes(rows))
+    gate(folder, lambda: NOW)
+    groups = [row.group for row in read_index(folder / ACCEPTED_DROP / INDEX)]
+    assert len(set(groups[:3])) == 1
+    assert len(set(groups[3:33])) == 30
+
+
+def test_a_repeat_starts_afresh_whatever_a_crash_left(tmp_path: Path) -> None:
+    folder = ask(tmp_path / "one", many(12))
+    (folder / ACCEPTED_DROP).mkdir()
+    (folder / ACCEPTED_DROP / ROWS).write_bytes(b"half")
+    (folder / ACCEPTED_DROP / "leftover").write_bytes(b"x")
+    (folder / "report.json").write_text("{")
+    assert gate(folder, lambda: NOW).verdict == "accepted"
+    check_seal(folder / ACCEPTED_DROP)
+    assert not (folder / ACCEPTED_DROP / "leftover").exists()
+    assert not (folder / "report.json").exists()
+    assert answer(folder).ended_at == NOW
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link", "gzip", "empty", "unknown schema", "too large"])
+def test_what_is_no_drop_is_refused_with_reports(tmp_path: Path, kind: str) -> None:
+    content = {"gzip": b"\x1f\x8b" + b"x" * 3000, "empty": b"", "unknown schema": many(12), "too large": many(12)}.get(kind)
+    folder = ask(tmp_path / "one", content, **{"unknown schema": {"schema_id": "nope"}, "too large": {"max_file_bytes": 9}}.get(kind, {}))
+    file = folder.with_suffix(".jsonl")
+    if kind == "directory":
+        file.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "link":
+        file.symlink_to("/etc/hostname")
+    result = gate(folder, lambda: NOW)
+    wanted = {"gzip": "F03", "empty": "F02", "unknown schema": "S01", "too large": "F12"}.get(kind, "F11")
+    assert (result.verdict, result.codes) == ("refused", (wanted,))
+    assert result.hint
+    assert (folder / "report.json").is_file()
+    assert (folder / "report.md").is_file()
+    assert not (folder / ACCEPTED_DROP).exists()
+
+
+def test_a_file_that_is_gone_is_an_error_and_no_verdict(tmp_path: Path) -> None:
+    folder = ask(tmp_path / "one", None)
+    result = gate(folder, lambda: NOW)
+    assert (result.verdict, result.code) == ("error", "FILE_VANISHED")
+    assert str(folder.with_suffix(".jsonl")) in result.message
+    assert answer(folder) == result
+
+
+def test_a_file_that_grows_while_it_is_read_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ask(tmp_path / "one", many(12))
+    read = Source.blocks
+
+    def read_and_append(self: Source) -> Iterator[bytes]:
+        for block in read(self):
+            yield block
+            if self.path.stat().st_size == len(block):
+                with open(self.path, "ab") as writer:
+                    writer.write(many(1))
+
+    monkeypatch.setattr(Source, "blocks", read_and_append)
+    result = gate(folder, lambda: NOW)
+    assert (result.verdict, result.code) == ("error", "FILE_CHANGED")
+    assert not (folder / ACCEPTED_DROP).exists()
+
+
+def test_a_full_disk_is_an_error_and_its_copy_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Source) -> Iterator[bytes]:
+        yield b"x"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Source, "blocks", full)
+    folder = ask(tmp_path / "one", many(12))
+    result = gate(folder, lambda: NOW)
+    assert (result.verdict, result.code) == ("error", "DISK_FULL")
+    assert not (folder / ACCEPTED_DROP).exists()
+
+
+def test_a_copy_that_the_system_refuses_to_write_is_an_error_and_the_child_lives_on(tmp_path: Path) -> None:
+    noise = as_bytes([chat(os.urandom(400).hex(), os.urandom(400).hex()) for _ in range(60)])
+    large, small = ask(tmp_path / "large", noise), ask(tmp_path / "small", many(12))
+
+    def bound() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = subprocess.run(COMMAND, input=f"{large}\n{small}\n", text=True, capture_output=True, timeout=60, check=False, preexec_fn=bound)
+    assert done.returncode == 0, done.stderr
+    assert (answer(large).verdict, answer(large).code) == ("error", "IO_ERROR")
+    assert answer(small).verdict == "accepted"
+
+
+@pytest.mark.parametrize("damage", ["no spec", "bad spec", "bad level", "no index", "bad tokenizer"])
+def test_a_request_that_cannot_be_carried_out_is_an_error_with_a_code(tmp_path: Path, damage: str) -> None:
+    changed = {
+        "no index": {"known_indexes": (str(tmp_path / "gone.jsonl"),)},
+        "bad tokenizer": {"tokenizer": str(tmp_path / "one.jsonl")},
+        "bad level": {"level": "profound"},
+    }
+    folder = ask(tmp_path / "one", many(12), **changed.get(damage, {}))
+    if damage == "no spec":
+        (folder / GATE_SPEC).unlink()
+    elif damage == "bad spec":
+        (folder / GATE_SPEC).write_text("{}")
+    result = gate(folder, lambda: NOW)
+    wanted = {
+        "no spec": "FILE_VANISHED",
+        "bad spec": "RECORD_DAMAGED",
+        "no index": "INDEX_DAMAGED",
+        "bad tokenizer": "TOKENIZER_DAMAGED",
+        "bad level": "GATE_SPEC",
+    }
+    assert (result.verdict, result.code) == ("error", wanted[damage])
+    assert not (folder / ACCEPTED_DROP).exists()
+
+
+def test_a_folder_that_nobody_wants_any_more_is_passed_over(tmp_path: Path) -> None:
+    gone, next_one = ask(tmp_path / "gone", many(12)), ask(tmp_path / "next", many(12))
+    shutil.rmtree(gone)
+    done = subprocess.run(COMMAND, input=f"{gone}\n{next_one}\n", text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert answer(next_one).verdict == "accepted"
