@@ -30,7 +30,6 @@ def daemon(config: str | None) -> None:
 def serve(config: str | None) -> None:
     """Serve the base and every released adapter under the OpenAI API, and swap releases in without dropping a request."""
     from serving.main import serve as run
-
     from store.config import ConfigLoader
 
     _log_to_stderr()

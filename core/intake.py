@@ -22,12 +22,14 @@ from core.identity import drop_identity
 from core.records import Accepted, DropState, Gating, JobState, Settling
 
 MAX_GATE_CRASHES = 2  # a file that kills the gate child this often is rejected
+GATE_FREE_BYTES = 64 << 20  # the gate writes a compressed copy; below this it waits, and a death is not the file's fault
+PASSING = frozenset({"FILE_CHANGED", "DISK_FULL", "IO_ERROR"})  # troubles of the gate that may be over the next time
 
 
 def decide_intake(facts: Facts, now: datetime) -> Iterator[Step]:
     """Steps for the inbox and for drops that have no job yet, in claim order."""
     yield from (TakeDrop(entry=entry) for entry in facts.entries if is_whole(entry, facts))
-    gate_free = facts.gate.alive and facts.gate.drop is None
+    gate_free = facts.gate.alive and facts.gate.drop is None and facts.disk_free_bytes >= GATE_FREE_BYTES
     for seen in sorted(facts.drops.values(), key=lambda seen: seen.drop.id):
         steps = list(_decide_drop(seen, facts, now, gate_free))
         gate_free = gate_free and not any(isinstance(step, GateDrop) for step in steps)
@@ -58,7 +60,7 @@ def _decide_drop(seen: DropSeen, facts: Facts, now: datetime, gate_free: bool) -
             if gate.drop == drop.id and gate.result is not None:
                 yield _after_gate(seen, gate.result, facts)
             elif gate.drop == drop.id and gate.died:
-                yield _after_crash(drop.id, crashes + 1)
+                yield _after_crash(drop.id, crashes + (facts.disk_free_bytes >= GATE_FREE_BYTES))
             elif gate_free:
                 yield GateDrop(drop=drop.id, crashes=crashes)
         case Accepted(job_made=False) if facts.base_sha256 is not None:
@@ -93,8 +95,10 @@ def _after_crash(drop: str, crashes: int) -> Step:
 
 def _after_gate(seen: DropSeen, result: GateResult, facts: Facts) -> Step:
     drop = seen.drop
-    if not seen.unchanged or result.verdict == "error":
+    if not seen.unchanged or (result.verdict == "error" and result.code in PASSING):
         return SettleAgain(drop=drop.id)
+    if result.verdict == "error":
+        return RejectDrop(drop=drop.id, code=result.code, message=result.message, hint=result.hint)
     if result.verdict == "refused":
         return RejectDrop(drop=drop.id)
     assert seen.config is not None

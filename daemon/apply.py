@@ -40,6 +40,7 @@ from daemon.index import Incident, Index
 from daemon.rejection import reports_for
 from daemon.tasks import WORDS, make_task
 from store import drops, jobs, runs
+from store.bases import TOKENIZER, base_folder
 from store.commands import put_answer
 from store.journal import write_entry
 from store.releases import place_release, read_releases
@@ -153,6 +154,7 @@ class Applier:
                 level=limits.level,
                 max_row_bytes=limits.max_row_bytes,
                 max_file_bytes=limits.max_file_bytes,
+                tokenizer=str(base_folder(self._index.config) / TOKENIZER) if self._index.backend.name != "stub" else "",
                 known_indexes=tuple(str(drops.rows_folder(self._home, other.id) / "index.jsonl") for other in self._accepted_of(drop.claim.adapter)),
             )
         )

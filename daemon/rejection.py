@@ -3,12 +3,11 @@
 import json
 from typing import Any
 
-from validation.report import single
-
 from core.facts import RejectDrop
 from core.records import Drop, DropState
 from daemon.gatekeeper import Gatekeeper
 from daemon.index import Index
+from validation.report import single
 
 
 def reports_for(drop: Drop, step: RejectDrop, gate: Gatekeeper, index: Index) -> tuple[dict[str, str], dict[str, Any]]:

@@ -36,7 +36,7 @@ def sentence(verdict: Verdict) -> str:
 
 
 def table(order: Order, verdict: Verdict | None = None) -> str:
-    """Candidates best first, then incumbent and base, then the verdict with its legs. Several lines, none ends with a newline."""
+    """Candidates best first, then incumbent and base, then the verdict by its legs. Several lines, none ends with a newline."""
     head = ("candidate", "dev loss", "against the incumbent (95 % interval)", "")
     rows = [head]
     for i, place in enumerate(order.places):
@@ -56,7 +56,7 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
     width = max(len(leg.name) for leg in verdict.legs)
     legs = [f"  {leg.name.ljust(width)}  {leg.result.value.ljust(10)}  {leg.reason}" for leg in verdict.legs]
     base = [_base_line(verdict.base)] if verdict.base else []
-    return [verdict.sentence, *legs, *base]
+    return [f"verdict: {verdict.word}", *legs, *base]
 
 
 def _base_line(base: Standing) -> str:

@@ -47,7 +47,7 @@ def of_validation(error: RequestValidationError) -> JSONResponse:
     problems = [(".".join(str(part) for part in problem["loc"] if part != "body"), str(problem["msg"]), str(problem["type"])) for problem in error.errors()]
     told = "; ".join(f"{param or 'body'}: {message.removeprefix('Value error, ')}" for param, message, _ in problems[:5])
     param, _, kind = problems[0]
-    return failure(400, told, param=param or None, code=kind)
+    return failure(400, told, param=None if kind == "json_invalid" else param or None, code=kind)  # there it is a position
 
 
 def of_http(error: HTTPException) -> JSONResponse:

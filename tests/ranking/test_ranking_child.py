@@ -93,7 +93,8 @@ def test_the_verdict_and_the_table_are_read_back(desk, run, tmp_path):
         "step_000010-111111111111",
         "base",
     ]
-    assert verdict.sentence in text
+    assert "verdict: promote" in text
+    assert verdict.legs[0].reason in text
     assert "earlier drops" in text
 
 

@@ -165,6 +165,12 @@ class World:
     def state(self, alias: str = ALIAS) -> AliasState:
         return self.active.aliases[alias]
 
+    def live(self, alias: str = ALIAS) -> str | None:
+        """What active.json says the alias serves; None too while it says nothing of it."""
+        active = read_active(self.box.active)
+        state = active.aliases.get(alias) if active else None
+        return state.release if state else None
+
     def events(self, alias: str = ALIAS) -> list[tuple[str, str]]:
         """(event, code) of the alias's ledger lines."""
         return [(line.event, line.code) for line in self.ledger if line.alias == alias]

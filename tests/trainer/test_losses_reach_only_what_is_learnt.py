@@ -20,7 +20,9 @@ from trainer.backends.batches import FlatForward, PaddedForward, forward_for, mi
 from trainer.backends.lora import fuse, unfuse
 from trainer.examples import Example, encode_rows
 
-FAMILIES = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "qwen3": {}}
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*")
+
+FAMILIES: dict[str, dict[str, Any]] = {"llama": {}, "mistral": {"sliding_window": None}, "qwen2": {}, "qwen3": {}}
 
 
 @pytest.fixture
@@ -139,9 +141,12 @@ def test_what_is_not_learnt_gives_no_gradient(examples: list[Example]) -> None:
     """Hidden states from which no learnt token is predicted get exactly zero from the head."""
     model = build("llama")
     seen: list[torch.Tensor] = []
-    model.get_base_model().get_decoder().register_forward_hook(
-        lambda module, args, output: (output.last_hidden_state.retain_grad(), seen.append(output.last_hidden_state))
-    )
+
+    def watch(module: Any, args: Any, output: Any) -> None:
+        output.last_hidden_state.retain_grad()
+        seen.append(output.last_hidden_state)
+
+    model.get_base_model().get_decoder().register_forward_hook(watch)
     FlatForward(model.get_base_model()).token_losses(examples).sum().backward()
     assert seen[0].grad is not None
     moved = seen[0].grad[0].abs().sum(-1) > 0
@@ -172,6 +177,7 @@ def test_fused_layers_step_aside_for_dropout_and_come_back_off(examples: list[Ex
         if "lora_B" in name:
             torch.nn.init.normal_(param, std=0.5)
     fuse(model)
+    model.eval()
     forward = forward_for(model)
     with torch.no_grad():
         steady = forward.token_losses(examples)
