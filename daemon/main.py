@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from core.errors import StateError
+from core.errors import LockHeldError, StateError
 from core.reconcile import decide
 from daemon import clock
 from daemon.apply import Applier, describe
@@ -26,6 +26,7 @@ from store.commands import sweep_answers
 from store.config import ConfigLoader
 from store.jobs import sweep_tmp
 from store.keys import ensure_keys
+from store.locks import owns
 from store.paths import Home
 from store.targets import merge_live, merged_up_to
 
@@ -56,11 +57,11 @@ class Daemon:
         self._home.prepare()
         lock = take_daemon_lock(self._home, self._instance, VERSION)
         try:
-            self._run_locked(ready)
+            self._run_locked(ready, lock)
         finally:
             os.close(lock)
 
-    def _run_locked(self, ready: Callable[[str], None]) -> None:
+    def _run_locked(self, ready: Callable[[str], None], lock: int) -> None:
         ensure_keys(self._home.keys)
         index = Index.load(self._home, self._loader)
         end_orphans(self._home, index.config.slots)
@@ -83,7 +84,7 @@ class Daemon:
             ready(f"lorad watches {self._home.inbox} (pid {os.getpid()}, backend {index.backend.name}: {index.backend.why})")
             parts = Loop(index=index, observer=observer, applier=applier, status=status, children=children, gate=gate, links=links)
             parts.merged = merged_up_to(self._home)
-            self._loop(parts)
+            self._loop(parts, lock)
         finally:
             watcher.stop()
             gate.close()
@@ -92,8 +93,11 @@ class Daemon:
             status.tell(clock.now(), "daemon.stopped", pid=os.getpid(), instance=self._instance)
             status.write(observer.look(), clock.now(), "stopped")
 
-    def _loop(self, loop: "Loop") -> None:
+    def _loop(self, loop: "Loop", lock: int) -> None:
         while True:
+            if not owns(lock, self._home.lock):
+                what = f"{str(self._home.lock)!r} was deleted or replaced while this daemon ran"
+                raise LockHeldError(what, hint="leave lorad.lock alone; start the daemon again", code="LOCK_LOST")
             self._wake.clear()
             if self._signals:
                 loop.observer.stopping.set()

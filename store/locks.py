@@ -22,15 +22,20 @@ def take_lock(path: Path, holder: str, what: str, *, hint: str) -> int:
             os.close(fd)
             raise LockHeldError(f"{what} is locked by {text or 'another process'}", hint=hint, code="LOCK_HELD") from None
         # Somebody may have deleted the file between open and flock: then two processes could each hold "the" lock.
-        try:
-            if os.fstat(fd).st_ino == os.stat(path).st_ino:
-                break
-        except FileNotFoundError:
-            pass
+        if owns(fd, path):
+            break
         os.close(fd)
     os.ftruncate(fd, 0)
     os.pwrite(fd, holder.encode(), 0)
     return fd
+
+
+def owns(fd: int, path: Path) -> bool:
+    """Whether `path` is still the file that `fd` locks: a deleted lock file lets a second process in."""
+    try:
+        return os.fstat(fd).st_ino == os.stat(path).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def is_locked(path: Path) -> bool:

@@ -1,8 +1,7 @@
 """The transformers engine with the real 135M base: the right adapter answers, and only for whom it was asked."""
 
 import json
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ pytest.importorskip("torch")
 import real_adapters as real
 import torch
 from inference_box import World
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from core.wire import Outcome
@@ -110,37 +108,16 @@ def test_a_prompt_in_pieces_is_read_as_one(engine: real.OpenedEngine) -> None:
 # Adapters
 
 
-def peft_logprobs(folders: dict[str, Path], ids: Sequence[int]) -> dict[str, list[float]]:
-    """What PEFT's own per-request selection computes for each adapter and the base."""
-    prompt_ids, told = real.prompt(QUESTION), {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        (first, folder), *others = folders.items()
-        model = PeftModel.from_pretrained(real.reference(), str(folder), adapter_name=first).eval()
-        for name, other in others:
-            model.load_adapter(str(other), adapter_name=name)
-        for name in (*folders, "__base__"):
-
-            def chosen(name: str = name, **inputs: Any) -> Any:
-                return model(adapter_names=[name], **inputs)
-
-            told[name] = real.reference_logprobs(chosen, prompt_ids, ids)
+def test_each_adapter_computes_bit_for_bit_what_peft_computes_with_it_alone(engine: real.OpenedEngine, adapters: dict[str, Path]) -> None:
+    prompt_ids = real.prompt(QUESTION)
+    ids = real.reference_greedy(real.reference(), prompt_ids)
+    told: dict[str | None, list[float]] = {None: real.reference_logprobs(real.reference(), prompt_ids, ids)}
+    for release, folder in adapters.items():
+        told[release] = real.reference_logprobs(model := real.with_adapter(folder), prompt_ids, ids)
         model.unload()
-    return told
-
-
-def test_selection_computes_what_pefts_own_adapter_names_compute(engine: real.OpenedEngine, adapters: dict[str, Path]) -> None:
-    ids = real.reference_greedy(real.reference(), real.prompt(QUESTION))
-    told = peft_logprobs(adapters, ids)
-    for name, logprobs in told.items():
-        release = None if name == "__base__" else name
-        assert engine.logprobs(release, real.prompt(QUESTION), ids) == pytest.approx(logprobs, abs=1e-5)
+    for release in (*told, *reversed(told)):
+        assert engine.logprobs(release, prompt_ids, ids) == told[release]
     assert len({tuple(logprobs) for logprobs in told.values()}) == 3, "the three really differ"
-
-
-def test_the_base_beside_adapters_is_the_bare_base(engine: real.OpenedEngine, adapters: dict[str, Path]) -> None:
-    ids = real.reference_greedy(real.reference(), real.prompt(QUESTION))
-    assert engine.logprobs(None, real.prompt(QUESTION), ids) == real.reference_logprobs(real.reference(), real.prompt(QUESTION), ids)
 
 
 def test_requests_of_different_releases_interleave_without_mixing(engine: real.OpenedEngine, adapters: dict[str, Path]) -> None:

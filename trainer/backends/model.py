@@ -120,8 +120,9 @@ def read_adapter(base: Any, folder: Path) -> PeftModel:
     try:
         shape = PeftConfig.from_pretrained(str(folder))
         shape.inference_mode = True
-        model = get_peft_model(base, shape, low_cpu_mem_usage=True)
-        put_adapter_weights(model, folder, low_cpu_mem_usage=True)
+        # Not with low_cpu_mem_usage: it leaves the adapter in the base's bf16, and its small weights lose their last bits.
+        model = get_peft_model(base, shape)
+        put_adapter_weights(model, folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ChildError(
             f"the adapter in {str(folder)!r} does not load on this base: {error}",
@@ -132,10 +133,10 @@ def read_adapter(base: Any, folder: Path) -> PeftModel:
     return model.eval()
 
 
-def put_adapter_weights(model: PeftModel, folder: Path, *, low_cpu_mem_usage: bool = False) -> None:
+def put_adapter_weights(model: PeftModel, folder: Path) -> None:
     """Replace the adapter's weights by those in `folder`. Raises ValueError where names do not match."""
     weights = load_file(folder / ADAPTER_WEIGHTS)
-    loaded = set_peft_model_state_dict(model, weights, low_cpu_mem_usage=low_cpu_mem_usage)
+    loaded = set_peft_model_state_dict(model, weights)
     missing = [name for name in loaded.missing_keys if "lora_" in name]
     strange = [*loaded.unexpected_keys, *missing]
     if strange:

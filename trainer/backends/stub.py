@@ -1,7 +1,7 @@
 """A trainer without a model, for dry runs and tests: the same files, the same exit codes, made-up numbers marked so.
 
 Losses are a random walk drawn from the job's id, so that a repeat or a resumed run tells the same story. Rows, epochs,
-batches and checkpoints are those of a real training. Adapters hold no tensor.
+batches and checkpoints are those of a real training. Adapters hold one number, their steps.
 """
 
 import json

@@ -1,0 +1,41 @@
+"""`scripts/bench NAME [--format json]`: one table, or one JSON object {"bench", "figures", "opponents", "machine"}."""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+
+BENCHES = {"circle": "command start-up, intake, and the way from the verdict to the served release"}
+
+
+def machine() -> dict[str, object]:
+    """Where the figures were taken; the load tells how quiet it was."""
+    return {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": [round(load, 2) for load in os.getloadavg()]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures; asserts nothing.")
+    parser.add_argument("name", nargs="?", choices=sorted(BENCHES))
+    parser.add_argument("--format", choices=["table", "json"], default="table")
+    arguments = parser.parse_args()
+    if arguments.name is None:
+        for name, text in BENCHES.items():
+            print(f"{name:<10} {text}")
+        return 0
+    before = machine()
+    figures, opponents = importlib.import_module(f"bench.{arguments.name}").measure()
+    result = {"bench": arguments.name, "figures": figures, "opponents": opponents, "machine": before | {"load_after": machine()["load"]}}
+    if arguments.format == "json":
+        print(json.dumps(result, indent=1))
+        return 0
+    for part in ("figures", "opponents", "machine"):
+        print(part)
+        for key, value in result[part].items():
+            print(f"  {key:<28} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

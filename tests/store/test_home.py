@@ -1,0 +1,196 @@
+"""The home: folders, locks, jobs as folders, drops taken by rename."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from core.errors import IntegrityError, LockHeldError, StateError, UsageError
+from core.lifecycle import Event, step
+from core.records import Claim, DropState, Ended, Job, JobCard, JobState, Queued, Settling
+from store import drops, jobs
+from store.inbox import put_drop
+from store.locks import is_locked, take_lock
+from store.paths import Home
+
+NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.prepare()
+    return made
+
+
+def card(job: str = "job-1") -> JobCard:
+    return JobCard(
+        id=job,
+        adapter="a/main",
+        drop="drop-1",
+        file="x.jsonl",
+        sha256="0",
+        identity="1",
+        created_at=NOW,
+        drops=(),
+        base_sha256="b",
+        backend="stub",
+    )
+
+
+def test_a_home_of_a_newer_format_is_refused(home: Home) -> None:
+    (home.root / "format.json").write_text('{"format": 99}')
+    with pytest.raises(StateError, match="format 99"):
+        home.prepare()
+
+
+def test_the_folder_is_the_state_and_a_state_file_of_another_state_is_ignored(home: Home) -> None:
+    job = jobs.create_job(home, card(), Queued(since=NOW), {"values": {}})
+    assert os.listdir(home.root / "jobs" / "queued") == ["job-1"]
+    after, _ = step(job, Event.CANCEL, Ended(at=NOW, reason="cancelled"))
+    # a crash after the state file and before the rename: the job is still queued
+    jobs.write(jobs.job_folder(home, job) / "cancelled.json", after.facts)
+    assert [(found.id, found.state) for found in jobs.read_all(home)[0]] == [("job-1", JobState.QUEUED)]
+    jobs.move_job(home, job, after)
+    assert (home.root / "jobs" / "cancelled" / "2026-05" / "job-1").is_dir()
+    assert [(found.id, found.state) for found in jobs.read_all(home)[0]] == [("job-1", JobState.CANCELLED)]
+
+
+def test_making_a_job_twice_makes_it_once(home: Home) -> None:
+    first = jobs.create_job(home, card(), Queued(since=NOW), {})
+    again = jobs.create_job(home, card(), Queued(since=NOW, reason="other"), {})
+    assert again == first
+
+
+def test_a_damaged_record_is_named_and_left_alone(home: Home) -> None:
+    job = jobs.create_job(home, card(), Queued(since=NOW), {})
+    (jobs.job_folder(home, job) / "queued.json").write_text('{"since": "2026')
+    found, damaged = jobs.read_all(home)
+    assert found == []
+    assert "queued.json" in damaged[0]
+    assert (home.root / "jobs" / "queued" / "job-1" / "job.json").exists()
+
+
+def test_a_record_of_an_older_or_newer_lorad_keeps_its_known_keys(home: Home) -> None:
+    job = jobs.create_job(home, card(), Queued(since=NOW), {})
+    path = jobs.job_folder(home, job) / "queued.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"from_the_future": 1}))
+    assert jobs.read_all(home)[0] == [job]
+
+
+def _claim(home: Home, name: str = "x.jsonl", sidecar: str | None = None) -> Claim:
+    path = home.inbox / name
+    path.write_text('{"a": 1}\n')
+    found = path.stat()
+    return Claim(
+        drop="drop-1",
+        adapter="a/main",
+        source=name,
+        device=found.st_dev,
+        inode=found.st_ino,
+        size_bytes=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        file=name,
+        sidecar=sidecar,
+        claimed_at=NOW,
+    )
+
+
+def test_a_claim_that_was_broken_off_before_the_rename_is_finished(home: Home) -> None:
+    (home.inbox / "x.job.json").write_text("{}")
+    drop = drops.begin_claim(home, _claim(home, sidecar="x.job.json"), Settling(since=NOW))
+    assert drops.is_at_source(home, drop.claim)
+    [found] = drops.read_drops(home)
+    drops.finish_claim(home, found)
+    drops.finish_claim(home, found)  # a repeat changes nothing
+    assert not drops.is_at_source(home, drop.claim)
+    assert {entry.name for entry in drops.drop_folder(home, drop).iterdir()} == {"claim.json", "settling.json", "original", "original.job.json"}
+
+
+def test_a_namesake_that_came_later_is_not_taken_for_the_claimed_file(home: Home) -> None:
+    drop = drops.begin_claim(home, _claim(home), Settling(since=NOW))
+    (home.inbox / "x.jsonl").rename(home.inbox / "kept")
+    (home.inbox / "x.jsonl").write_text("another")
+    assert not drops.is_at_source(home, drop.claim)
+
+
+def test_a_file_that_changed_after_the_claim_is_seen(home: Home) -> None:
+    drop = drops.begin_claim(home, _claim(home), Settling(since=NOW))
+    drops.finish_claim(home, drop)
+    assert drops.is_unchanged(home, drop)
+    with open(drops.drop_folder(home, drop) / drops.ORIGINAL, "a") as file:
+        file.write("more")
+    assert not drops.is_unchanged(home, drop)
+
+
+def test_a_rejected_drop_keeps_its_file_under_the_name_it_came_with(home: Home) -> None:
+    drop = drops.begin_claim(home, _claim(home), Settling(since=NOW))
+    drops.finish_claim(home, drop)
+    folder = drops.reject_drop(home, drop, {"report.json": "{}", "report.md": "#"})
+    assert folder == home.drop(DropState.REJECTED, "drop-1")
+    assert (folder / "x.jsonl").read_text() == '{"a": 1}\n'
+    assert list(drops.read_drops(home)) == []
+
+
+@pytest.mark.parametrize("sidecar", ["[1]", "{", "x" * 70_000])
+def test_a_sidecar_that_is_not_a_small_object_is_refused(tmp_path: Path, sidecar: str) -> None:
+    (tmp_path / drops.SIDECAR).write_text(sidecar)
+    with pytest.raises(UsageError) as caught:
+        drops.read_sidecar(tmp_path)
+    assert caught.value.code == "SIDECAR_SYNTAX"
+
+
+def test_dropping_keeps_the_original_and_never_overwrites_a_namesake(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text("{}\n")
+    first = put_drop(home, file, "default/main", {"priority": 2})
+    second = put_drop(home, file, "default/main", {})
+    assert (first.path.name, second.path.name) == ("data.jsonl", "data-2.jsonl")
+    assert file.read_text() == "{}\n"
+    assert first.inode == first.path.stat().st_ino
+    assert json.loads((home.inbox / "data.job.json").read_text()) == {"priority": 2}
+    assert put_drop(home, file, "a/b", {}).path.parent == home.inbox / "a" / "b"
+
+
+def test_dropping_what_is_not_there_says_so(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        put_drop(home, tmp_path / "none.jsonl", "default/main", {})
+    assert caught.value.code == "FILE_MISSING"
+
+
+def test_a_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = f"import sys, time; from pathlib import Path; from store.locks import take_lock\ntake_lock(Path({str(path)!r}), 'pid 1', 'x', hint='')\n"
+    code += "print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert is_locked(path)
+        with pytest.raises(LockHeldError, match="pid 1"):
+            take_lock(path, "me", "x", hint="")
+        holder.kill()
+    assert not is_locked(path)
+    os.close(take_lock(path, "me", "x", hint=""))
+
+
+def test_a_lock_file_that_somebody_deleted_does_not_give_two_locks(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first = take_lock(path, "first", "x", hint="")
+    path.unlink()
+    second = take_lock(path, "second", "x", hint="")  # a new inode: the old holder must notice by itself
+    assert os.fstat(second).st_ino == path.stat().st_ino
+    assert os.fstat(first).st_ino != path.stat().st_ino
+    os.close(first)
+    os.close(second)
+
+
+def test_ended_facts_carry_their_month(home: Home) -> None:
+    ended = Job(card=card(), state=JobState.FAILED, facts=Ended(at=NOW))
+    assert jobs.job_folder(home, replace(ended)).parent.name == "2026-05"
+    with pytest.raises(IntegrityError):
+        jobs.read_job(home.root, JobState.QUEUED)
