@@ -111,7 +111,7 @@ def _live(found: dict[str, Any]) -> list[str]:
     if not found["live"]:
         lines.append("  live     the base model answers; nothing is released yet")
     for target in found["targets"]:
-        if not target["reachable"]:
+        if target["code"]:
             lines.append(f"  target   {target['name']}: {target['code']} {target['reason']}")
             lines.append(f"           what to do: {target['hint']}")
     return lines

@@ -8,13 +8,14 @@ again; killed after it, the start restores what the line says. One alias that fa
 
 import hashlib
 import logging
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from core.errors import IntegrityError, LoradError, StateError
+from core.errors import IntegrityError, LoradError, StateError, UsageError
 from core.names import DEFAULT_ADAPTER, parse_adapter
 from core.wire import AliasState, Desired, Manifest, Outcome, Wish
 from serving.engines.port import Engine
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 RETRY_S = 5.0  # before a wish is tried again that this box lacks memory or disk for
 TROUBLE_S = 5.0  # before the next tick, after one that failed
+RELEASE = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +190,10 @@ class Agent:
 
     def _bring(self, alias: str, wish: Wish, state: AliasState) -> Manifest | None:
         """The wished release loaded and probed beside the others; None for the base. Raises LoradError: Deferred or refused."""
-        parse_adapter(alias)
+        if parse_adapter(alias) != alias:
+            raise UsageError(f"alias {alias!r} is not persona/domain", hint=f"wish for {parse_adapter(alias)!r}", code="ADAPTER_NAME")
+        if wish.release is not None and not RELEASE.fullmatch(wish.release):
+            raise UsageError(f"{wish.release!r} is no release id", hint="a release id is the SHA-256 of its manifest", code="RELEASE_ID")
         if wish.release == state.release:
             return self._manifests.get(wish.release) if wish.release else None
         if wish.replaces != state.release:

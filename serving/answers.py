@@ -30,12 +30,15 @@ class Answer:
     @classmethod
     async def begin(cls, engine: Engine, routes: Routes, request: ChatRequest) -> "Answer":
         """Look the model up and render the prompt. Raises ModelNotFound, PromptError."""
-        with ExitStack() as stack:
-            served = stack.enter_context(routes.pin(request.model))
+        pinned = ExitStack()
+        try:
+            served = pinned.enter_context(routes.pin(request.model))
             messages = [message_of(message) for message in request.messages]
             generation = await asyncio.to_thread(engine.begin, served.release, messages, sampling_of(request))
-            return cls(engine, served, generation, StopStrings(request.stops), stack.pop_all())
-        raise AssertionError("unreachable")
+        except BaseException:
+            pinned.close()
+            raise
+        return cls(engine, served, generation, StopStrings(request.stops), pinned)
 
     async def pieces(self, is_gone: Callable[[], Awaitable[bool]] | None = None) -> AsyncIterator[str]:
         """Text as it becomes certain. Ends early when `is_gone` says that nobody reads it."""

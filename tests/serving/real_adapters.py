@@ -23,6 +23,7 @@ from store.paths import default_models_dir
 MODEL = "smollm2-135m-instruct"
 MODELS = Path(os.environ.get("LORAD_TEST_MODELS") or default_models_dir())
 BASE = MODELS / MODEL
+THREADS = 1  # tests run beside each other
 
 
 class OpenedEngine(TransformersEngine):
@@ -34,7 +35,7 @@ class OpenedEngine(TransformersEngine):
 
 
 def new_engine() -> OpenedEngine:
-    return OpenedEngine(BASE, threads=0, max_new_tokens=24)
+    return OpenedEngine(BASE, threads=THREADS, max_new_tokens=24)
 
 
 @cache
@@ -45,6 +46,7 @@ def renderer() -> Renderer:
 @cache
 def reference() -> Any:
     """The bare base, apart from any engine."""
+    torch.set_num_threads(THREADS)
     model = AutoModelForCausalLM.from_pretrained(str(weights_folder(BASE)), dtype=cpu_dtype())
     return model.eval()
 
@@ -60,15 +62,18 @@ def reference_logprobs(model: Any, prompt_ids: Sequence[int], ids: Sequence[int]
     return [float(logprobs_TV[place, token]) for place, token in enumerate(ids)]
 
 
-def reference_greedy(model: Any, prompt_ids: Sequence[int], num: int = 8) -> list[int]:
-    ids_BT = torch.tensor([list(prompt_ids)])
-    made = model.generate(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=num, do_sample=False, eos_token_id=-1, pad_token_id=0)
+def reference_greedy(model: Any, prompt_ids: Sequence[int], num: int = 4) -> list[int]:
+    """Greedy tokens by transformers' own loop, through ends of turn: no token has the id of vocab_size."""
+    ids_BT, never = torch.tensor([list(prompt_ids)]), reference().config.vocab_size
+    made = model.generate(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), max_new_tokens=num, do_sample=False, eos_token_id=never, pad_token_id=0)
     return [int(token) for token in made[0, len(prompt_ids) :]]
 
 
 def with_adapter(folder: Path) -> Any:
     """PEFT's own model of a saved adapter; `unload` it afterwards."""
-    return PeftModel.from_pretrained(reference(), str(folder)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return PeftModel.from_pretrained(reference(), str(folder)).eval()
 
 
 def save_adapter(folder: Path, seed: int, **changes: Any) -> None:
@@ -90,17 +95,15 @@ def save_adapter(folder: Path, seed: int, **changes: Any) -> None:
 def write_probe(folder: Path, shift: float = 0.0) -> None:
     """`probe.jsonl` as a training box computes it; `shift` makes it one that lies about the adapter."""
     lines = []
-    for text in ("What is water?", "Name a colour.", "Count to three."):
+    for text in ("What is water?", "Name a colour."):
         line: dict[str, Any] = {"prompt": text, "prompt_ids": prompt(text)}
         for side in ("base", "adapter"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model = with_adapter(folder) if side == "adapter" else reference()
-                ids = reference_greedy(model, line["prompt_ids"])
-                logprobs = reference_logprobs(model, line["prompt_ids"], ids)
-                if side == "adapter":
-                    model.unload()
-                    logprobs = [number - shift for number in logprobs]
+            model = with_adapter(folder) if side == "adapter" else reference()
+            ids = reference_greedy(model, line["prompt_ids"])
+            logprobs = reference_logprobs(model, line["prompt_ids"], ids)
+            if side == "adapter":
+                model.unload()
+                logprobs = [number - shift for number in logprobs]
             line[side] = {"ids": ids, "logprobs": logprobs}
         lines.append(json.dumps(line))
     (folder / "probe.jsonl").write_text("\n".join(lines) + "\n")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from inference_box import World
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:

@@ -316,11 +316,20 @@ def test_a_release_of_another_adapter_is_refused(world: World) -> None:
     assert world.events() == [("refused", "ADAPTER_MISMATCH")]
 
 
-def test_an_alias_that_is_no_adapter_name_is_refused(world: World) -> None:
+@pytest.mark.parametrize("alias", ["../../etc", "support", "rejected/main", "Support/tone"])
+def test_an_alias_that_is_no_adapter_name_is_refused(world: World, alias: str) -> None:
     agent = world.agent()
-    world.wish("a" * 64, None, alias="../../etc")
+    world.wish("a" * 64, None, alias=alias)
     agent.tick()
-    assert world.events("../../etc") == [("refused", "ADAPTER_NAME")]
+    assert world.events(alias) == [("refused", "ADAPTER_NAME")]
+
+
+@pytest.mark.parametrize("release", ["../../etc", "*", "A" * 64, "a" * 63])
+def test_a_wish_for_what_is_no_release_id_is_refused(world: World, release: str) -> None:
+    agent = world.agent()
+    world.wish(release, None)
+    agent.tick()
+    assert world.events() == [("refused", "RELEASE_ID")]
 
 
 def no_probe(folder: Path) -> None:

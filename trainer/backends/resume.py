@@ -46,5 +46,5 @@ def read_progress(folder: Path, optimizer: torch.optim.Optimizer, params: Mappin
     for name, param in params.items():
         if f"{name}.{MOMENTS[0]}" in tensors:
             moments = {moment: tensors[f"{name}.{moment}"].to(param.device) for moment in MOMENTS}
-            optimizer.state[param] = {"step": torch.tensor(float(state["step"])), **moments}
+            optimizer.state[param] = {"step": torch.tensor(float(state["step"]), device=param.device), **moments}
     return Progress(state["step"], fingerprint, tensors[RANDOM])

@@ -86,6 +86,8 @@ class Training:
             self._checkpoint()  # the stop came between the step and its checkpoint
         self.started_at = self.saved_at = time.monotonic()
         while run.steps < run.total_steps:
+            if run.stopping:
+                self._stop()
             step = run.steps + 1
             started_at = time.monotonic()
             loss = self._step(step)
@@ -96,8 +98,6 @@ class Training:
             self._report(loss, time.monotonic() - started_at)
             if step in self.plan.checkpoint_steps:
                 self._checkpoint()
-            if run.stopping and step < run.total_steps:
-                self._stop()
             if time.monotonic() - self.saved_at > RESUME_EVERY_S:
                 self._save_resume()
 

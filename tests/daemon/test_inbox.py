@@ -1,0 +1,123 @@
+"""The scan decides: what is a drop, whose it is, and when nobody writes it any more."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from core.config import Config
+from core.facts import Entry, Facts
+from core.intake import is_whole
+from daemon.inbox import Inbox, last_line_parses
+
+FACTS = Facts(instance="i", config=Config(), backend="stub", base_sha256="b")
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    (tmp_path / "rejected").mkdir()
+    return tmp_path
+
+
+def scan(inbox: Path, *, settle_s: float = 0.0, renamed: set[str] | None = None) -> dict[str, Entry]:
+    return {entry.source: entry for entry in Inbox(inbox).scan(renamed or set(), settle_s)}
+
+
+def put(inbox: Path, name: str, text: str = '{"a": 1}\n') -> Path:
+    path = inbox / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_folder_names_the_adapter(inbox: Path) -> None:
+    for name in ("root.jsonl", "support/x.jsonl", "support/tone/y.jsonl"):
+        put(inbox, name)
+    assert {name: entry.adapter for name, entry in scan(inbox).items()} == {
+        "root.jsonl": "default/main",
+        "support/x.jsonl": "support/main",
+        "support/tone/y.jsonl": "support/tone",
+    }
+
+
+def test_half_made_names_sidecars_and_the_rejected_are_left_alone(inbox: Path) -> None:
+    for name in ("x.jsonl.part", ".hidden.jsonl", "x.job.json", "rejected/drop-1/x.jsonl", "support/.tmp.jsonl"):
+        put(inbox, name)
+    assert scan(inbox) == {}
+
+
+def test_a_sidecar_that_lies_beside_is_named(inbox: Path) -> None:
+    put(inbox, "x.job.json", "{}")
+    put(inbox, "x.jsonl")
+    assert scan(inbox)["x.jsonl"].sidecar == "x.job.json"
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda inbox: (inbox / "x.jsonl").mkdir(), "folder"),
+        (lambda inbox: os.mkfifo(inbox / "x.jsonl"), "FIFO"),
+        (lambda inbox: (inbox / "x.jsonl").symlink_to("/etc/hostname"), "symbolic link"),
+        (lambda inbox: (inbox / "notes.txt").write_text("x"), "does not end in .jsonl"),
+        (lambda inbox: (inbox / "Bad Name").mkdir(), "persona"),
+        (lambda inbox: (inbox / "shared").mkdir(), "persona"),
+        (lambda inbox: (inbox / "a" / "b" / "c").mkdir(parents=True), "third level"),
+        (lambda inbox: (inbox / "pictures.drop").mkdir(), "folder"),
+    ],
+)
+def test_what_can_never_be_a_drop_says_why(inbox: Path, make: object, word: str) -> None:
+    make(inbox)  # type: ignore[operator]
+    [entry] = scan(inbox).values()
+    assert word in entry.problem
+
+
+def entry(**fields: object) -> Entry:
+    given: dict[str, object] = {"source": "x.jsonl", "adapter": "a/main", "device": 1, "inode": 1, "size_bytes": 9, "mtime_ns": 1, "sidecar": None}
+    given |= {"renamed": False, "quiet_s": 0.0, "parses": False, **fields}
+    return Entry(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "whole"),
+    [
+        ({"renamed": True}, True),
+        ({"parses": True, "quiet_s": 0.5}, False),
+        ({"parses": True, "quiet_s": 1.5}, True),
+        ({"parses": False, "quiet_s": 20.0}, False),
+        ({"parses": False, "quiet_s": 31.0}, True),
+        ({"problem": "a FIFO", "quiet_s": 0.1}, False),
+        ({"problem": "a FIFO", "quiet_s": 2.0}, True),
+    ],
+)
+def test_only_a_rename_or_quiet_with_a_whole_last_line_makes_a_file_whole(fields: dict[str, object], whole: bool) -> None:
+    assert is_whole(entry(**fields), FACTS) is whole
+
+
+def test_a_file_that_still_grows_is_not_quiet(inbox: Path) -> None:
+    path = put(inbox, "x.jsonl")
+    seen = Inbox(inbox)
+    seen.scan(set(), 0.0)
+    with open(path, "a") as file:
+        file.write('{"half": ')
+    [found] = seen.scan(set(), 0.0)
+    assert found.quiet_s < 0.5
+    assert not found.parses
+
+
+def test_a_renamed_file_is_known_until_it_is_taken(inbox: Path) -> None:
+    path = put(inbox, "x.jsonl")
+    seen = Inbox(inbox)
+    assert [one.renamed for one in seen.scan({str(path)}, 1.0)] == [True]
+    assert [one.renamed for one in seen.scan(set(), 1.0)] == [True]
+    path.unlink()
+    seen.scan(set(), 1.0)
+    put(inbox, "x.jsonl")
+    assert [one.renamed for one in seen.scan(set(), 1.0)] == [False]
+
+
+@pytest.mark.parametrize(
+    ("text", "parses"),
+    [('{"a": 1}\n', True), ('{"a": 1}', True), ('{"a": 1}\n{"b": ', False), ("", False), ("\n\n", False), ('{"a": "' + "x" * 300_000 + '"}\n\n', True)],
+)
+def test_the_last_line_is_read_whole_however_long(inbox: Path, text: str, parses: bool) -> None:
+    assert last_line_parses(put(inbox, "x.jsonl", text)) is parses

@@ -1,0 +1,129 @@
+"""kill -9 of the daemon, of each child and of the serving process, in every stage: after a restart the end is the same."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from circle import Circle, read_json
+from ends import assert_one_drop, assert_one_release
+from stages import CONTENT, MANY_STEPS, STAGES, gating, live_unheard, pushed, training, wished
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_daemon_killed_in_any_stage_goes_on_after_a_restart(circle: Circle, stage: str) -> None:
+    with STAGES[stage](circle):
+        circle.daemon.kill()
+    circle.start_daemon()
+    assert_one_release(circle, CONTENT)
+
+
+def test_a_training_goes_on_from_its_last_resume_point_when_the_daemon_was_killed(circle: Circle) -> None:
+    with training(circle):
+        circle.daemon.kill()
+    point = circle.resume_point(circle.job())
+    circle.start_daemon()
+    assert_one_release(circle, CONTENT)
+    assert_went_on(circle, point)
+    assert circle.facts(circle.job())["attempts"] == 0, "the daemon's death is not the trainer's fault"
+
+
+def test_a_killed_trainer_is_retried_from_its_last_sealed_checkpoint(circle: Circle) -> None:
+    with training(circle):
+        (trainer,) = circle.children("trainer")
+        trainer.kill()
+    job = circle.job()
+    circle.wait(lambda: len(circle.runs(job, "train")) == 2, "the trainer is started again")
+    assert circle.facts(job)["attempts"] == 1
+    assert_one_release(circle, CONTENT)
+    assert_went_on(circle, circle.resume_point(job))
+
+
+def assert_went_on(circle: Circle, point: Path | None) -> None:
+    """The second training names the first one's resume point and does not train its steps again."""
+    first, second = circle.runs(circle.job(), "train")
+    spec = read_json(second / "spec.json")
+    assert Path(spec["checkpoint"]).parent == first / "resume"
+    assert point is not None
+    done = int(Path(spec["checkpoint"]).name.removeprefix("step_"))
+    exit_note = read_json(second / "exit.json")
+    assert 0 < done < exit_note["total_steps"] == exit_note["steps"]
+    steps = [candidate["step"] for candidate in exit_note["candidates"]]
+    assert len(steps) == MANY_STEPS["checkpoints"], "the checkpoints of both runs are judged"
+
+
+@pytest.mark.parametrize("kind", ["train", "score-dev", "rank-order", "score-gate", "rank-verdict", "pack", "link"])
+def test_a_child_killed_before_it_did_anything_is_started_again(circle: Circle, kind: str) -> None:
+    circle.brake(kind)
+    circle.start_both()
+    circle.drop(CONTENT)
+    circle.kill_held(kind)
+    assert_one_release(circle, CONTENT)
+
+
+def test_a_killed_gate_is_started_again(circle: Circle) -> None:
+    with gating(circle):
+        os.kill(circle.wait_held("gate"), signal.SIGKILL)
+    assert_one_release(circle, CONTENT)
+
+
+def test_a_file_that_kills_the_gate_twice_is_rejected(circle: Circle) -> None:
+    circle.brake("gate")
+    circle.start_daemon()
+    circle.drop(CONTENT)
+    circle.wait(lambda: circle.drops("gating"), "the drop is in the gate")
+    circle.wait_held("gate")
+    circle.brake("gate")
+    circle.kill_held("gate")
+    circle.kill_held("gate")
+    folder, report = circle.rejected("rows.jsonl")
+    assert report["findings"][0]["id"] == "GATE_CRASH"
+    assert (folder / "rows.jsonl").read_bytes() == CONTENT
+    circle.drop(CONTENT, "again.jsonl", sidecar={"training": {"epochs": 100}})
+    circle.wait_state("training")
+
+
+def test_three_crashes_of_the_trainer_fail_the_job_and_retry_makes_another(circle: Circle) -> None:
+    circle.start_both()
+    for _ in range(3):
+        circle.brake("train")
+        if not circle.jobs():
+            circle.drop(CONTENT)
+        circle.kill_held("train")
+    job = circle.wait_state("failed")
+    facts = circle.facts(job)
+    assert (facts["code"], facts["attempts"]) == ("CHILD_CRASHED", 3)
+    assert "lorad jobs retry" in facts["hint"]
+    circle.wait(lambda: (circle.status()["error"] or {}).get("code") == "CHILD_CRASHED", "status tells the failure")
+    assert circle.lorad("jobs", "retry", job).returncode == 0
+    again = circle.wait_state("released", 1)
+    assert circle.jobs() == {job: "failed", again: "released"}
+    assert read_json(circle.job_folders()[again] / "job.json")["retry_of"] == job
+    assert circle.went_live() == [circle.facts(again)["release"]]
+    assert_one_drop(circle, CONTENT)
+
+
+@pytest.mark.parametrize("stage", [wished, pushed], ids=["before the push", "while releasing"])
+def test_serving_killed_before_it_judged_the_wish_carries_it_out_after_a_restart(circle: Circle, stage: object) -> None:
+    with stage(circle):  # type: ignore[operator]
+        circle.serving.kill()
+    circle.start_serving()
+    assert_one_release(circle, CONTENT)
+
+
+def test_serving_killed_after_live_serves_the_same_release_again(circle: Circle) -> None:
+    with live_unheard(circle):
+        circle.serving.kill()
+        for link in circle.children("deploy", "link"):
+            link.resume()
+    circle.start_serving()
+    assert_one_release(circle, CONTENT)
+    assert [line["event"] for line in circle.ledger()] == ["live", "restored"]
+
+
+def test_everything_killed_at_once_comes_back(circle: Circle) -> None:
+    with pushed(circle):
+        circle.daemon.kill()
+        circle.serving.kill()
+    circle.start_both()
+    assert_one_release(circle, CONTENT)
