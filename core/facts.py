@@ -29,6 +29,7 @@ class Entry:
     renamed: bool  # seen to be renamed into place
     quiet_s: float  # seconds since size, mtime or inode last changed
     parses: bool  # the last line is whole JSON
+    written: bool = False  # some process has it open for writing
     problem: str = ""
 
 
@@ -239,7 +240,9 @@ class RetryJob:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     answer: Answer
-    log: str = ""  # for the journal: who asked what
+    log: str = ""  # for the journal: what was asked, who asked, and why
+    actor: str = ""
+    reason: str = ""
 
 
 Step = (

@@ -39,14 +39,16 @@ def decide_intake(facts: Facts, now: datetime) -> Iterator[Step]:
 def is_whole(entry: Entry, facts: Facts) -> bool:
     """Whether nobody writes this entry any more, as far as anyone can know.
 
-    Only a rename into place proves it. Any other writer is believed after quiet time and a last line that parses;
+    Only a rename into place proves it. Any other writer is believed after close, quiet time and a last line that parses;
     without one, after a longer quiet time, and then the gate names what is wrong.
     """
     limits = facts.config.validation
     if entry.problem:
         return entry.quiet_s >= limits.settle_s
-    if entry.renamed or (entry.parses and entry.quiet_s >= limits.settle_s):
+    if entry.renamed:
         return True
+    if entry.parses:
+        return entry.quiet_s >= limits.settle_s and not entry.written
     return entry.quiet_s >= limits.unparsable_settle_s
 
 

@@ -125,8 +125,12 @@ def _unknown(command: Command, facts: Facts) -> Reply:
 
 
 def _yes(command: Command, message: str) -> Reply:
-    return Reply(answer=Answer(command=command.id, ok=True, message=message), log=command.kind.value)
+    return _reply(command, Answer(command=command.id, ok=True, message=message))
 
 
 def _no(command: Command, message: str, hint: str, code: str) -> Reply:
-    return Reply(answer=Answer(command=command.id, ok=False, message=message, hint=hint, code=code), log=command.kind.value)
+    return _reply(command, Answer(command=command.id, ok=False, message=message, hint=hint, code=code))
+
+
+def _reply(command: Command, answer: Answer) -> Reply:
+    return Reply(answer=answer, log=command.kind.value, actor=command.actor, reason=command.reason)

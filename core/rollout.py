@@ -98,7 +98,7 @@ def outcome_at(target: TargetSeen, alias: str, fence: int) -> AliasState | None:
 def _wait(job: Job, work: Releasing, target: TargetSeen, heard: AliasState | None) -> Iterator[Step]:
     if heard is not None:
         reason = f"target {target.name}: {heard.code} {heard.reason}".strip()
-    elif target.observed is not None and target.observed.code:
+    elif target.observed is not None and (target.observed.code or not target.observed.reachable):
         reason = f"target {target.name}: {target.observed.reason}"
     else:
         reason = ""

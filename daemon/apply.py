@@ -103,7 +103,9 @@ class Applier:
                 self._retry(the_step.command, the_step.of, now)
             case f.Reply():
                 put_answer(self._home, the_step.answer)
-                self._journal(now, f"command.{the_step.log}", command=the_step.answer.command, ok=the_step.answer.ok, message=the_step.answer.message)
+                answer = the_step.answer
+                who = {"actor": the_step.actor, "reason": the_step.reason}
+                self._journal(now, f"command.{the_step.log}", command=answer.command, ok=answer.ok, message=answer.message, **who)
 
     def _journal(self, now: datetime, action: str, **fields: object) -> None:
         write_entry(self._home.journal, now, action, **fields)

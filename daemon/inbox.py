@@ -1,8 +1,10 @@
 """Scans the inbox: which entries there are, how quiet they have been, and what can never be a drop."""
 
+import fcntl
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +87,8 @@ class Inbox:
         # ctime cannot be set by hand and moves with every write: a file that lay here before the daemon started is quiet at once.
         quiet_s = max(monotonic_s() - watched.since_s, wall_s() - found.st_ctime)
         renamed = str(path) in self._renamed
-        if not problem and not renamed and quiet_s >= settle_s and watched.parses is None:
+        is_quiet = not problem and not renamed and quiet_s >= settle_s
+        if is_quiet and watched.parses is None:
             watched.parses = last_line_parses(path)
         sidecar = path.with_name(path.name.removesuffix(".jsonl") + ".job.json")
         return Entry(
@@ -99,6 +102,7 @@ class Inbox:
             renamed=renamed,
             quiet_s=quiet_s,
             parses=bool(watched.parses),
+            written=is_quiet and has_writer(path),
             problem=problem,
         )
 
@@ -135,6 +139,29 @@ def _file(path: Path, adapter: str) -> Iterator[tuple[Path, str, str]]:
         yield path, adapter, f"{path.name!r} does not end in .jsonl"
     else:
         yield path, adapter, ""
+
+
+def has_writer(path: Path) -> bool:
+    """Whether some process has the file open for writing; False where the system cannot tell (no leases, not our file).
+
+    Linux gives a read lease only on a file that nobody has open for writing. It is given back at once; a writer that comes
+    in between waits that long, and raises SIGIO, which the daemon ignores.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
 
 
 def last_line_parses(path: Path) -> bool:

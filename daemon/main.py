@@ -75,6 +75,7 @@ class Daemon:
         applier = Applier(index, self._instance, children, gate, status.tell)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # see daemon.inbox.has_writer
         watcher.start()
         self._note_prerequisites(index)
         status.tell(clock.now(), "daemon.started", pid=os.getpid(), instance=self._instance, backend=index.backend.name, reason=index.backend.why)

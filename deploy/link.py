@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,6 +18,7 @@ from core.config import TargetConfig
 from core.errors import UsageError
 from deploy.delivery import Delivery
 from deploy.rsync import road_to
+from store.child import Stopped, clock
 from store.config import ConfigLoader
 from store.locks import take_lock
 from store.paths import Home
@@ -28,15 +28,6 @@ log = logging.getLogger(__name__)
 
 LOCK = "link.lock"
 LOOK_S = 0.1  # how often a waiting link looks for a new wish
-
-
-class Stopped(BaseException):
-    """The link is to end. Not an Exception, so that a running rsync is killed on the way out and nothing swallows it."""
-
-
-def clock() -> datetime:
-    """Now. Everything below the border takes the clock as an argument."""
-    return datetime.now(UTC)  # noqa: TID251 -- the border of a child process: signs of life are judged by their age
 
 
 def run_link(config_path: Path, name: str) -> NoReturn:

@@ -1,18 +1,15 @@
 """`python -m ranking <run folder>`: carries out the RankTask in spec.json and ends with exit.json. Torch-free."""
 
 import logging
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from pydantic import ValidationError
 
 from core.config import RankingConfig
-from core.errors import ChildError, LoradError
+from core.errors import ChildError
 from core.exits import ChildExit
 from core.records import VerdictWord
 from core.tasks import ExitNote, RankTask
@@ -21,17 +18,9 @@ from ranking.order import order
 from ranking.scores import EvidenceError
 from ranking.verdict import judge, without_evidence
 from store import codec
+from store.child import clock, log_to_stderr, run_child
 
 log = logging.getLogger("ranking")
-
-
-class Stopped(BaseException):
-    """SIGTERM came. Not an Exception, so that nothing but the border catches it."""
-
-
-def clock() -> datetime:
-    """Now. A child has its own clock for the end that exit.json names."""
-    return datetime.now(UTC)  # noqa: TID251 -- the border of a child process
 
 
 def rules_of(settings: Mapping[str, object]) -> Rules:
@@ -92,39 +81,13 @@ def _hold(error: EvidenceError, task: RankTask) -> ExitNote:
     )
 
 
-def answer(folder: Path) -> ExitNote:
-    """What exit.json will say. The border of the child: whatever goes wrong becomes a code of the protocol."""
-    try:
-        return rank(folder)
-    except Stopped:
-        return ExitNote(code=ChildExit.STOPPED, ended_at=clock(), reason="stopped on request")
-    except MemoryError:
-        return ExitNote(code=ChildExit.OUT_OF_MEMORY, ended_at=clock(), reason="out of memory", error="OUT_OF_MEMORY")
-    except LoradError as error:
-        code = error.exit_code if isinstance(error, ChildError) else ChildExit.BAD_SPEC
-        return ExitNote(code=code, ended_at=clock(), reason=error.what, hint=error.hint, error=error.code)
-    except Exception as error:
-        log.exception("crashed")
-        return ExitNote(code=1, ended_at=clock(), reason=f"{type(error).__name__}: {error}", error="CHILD_CRASHED")
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    raise Stopped
-
-
 def main(argv: list[str]) -> int:
     """Run one task. Writes into the run folder only, exit.json last. Returns the exit status."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     if len(argv) != 2:
         log.error("usage: python -m ranking <run folder>")
         return ChildExit.BAD_SPEC
-    signal.signal(signal.SIGTERM, _stop)
-    folder = Path(argv[1])
-    note = answer(folder)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the answer is known: let it reach the disk
-    codec.write(folder / "exit.json", note)
-    log.info("%s", note.reason, extra={"action": "ranked"})
-    return note.code
+    return run_child(Path(argv[1]), rank, unfit=ChildExit.BAD_SPEC)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,12 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(BodyGuard)
     app.add_middleware(KeyGuard, keys=service.keys)  # added last, asked first: a body without a key is not read
 
+    _add_probes(app, service)
+    _add_openai(app, service)
+    return app
+
+
+def _add_probes(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> dict[str, str]:
         """The process is alive."""
@@ -93,6 +99,8 @@ def create_app(service: Service) -> FastAPI:
         table = service.open_routes().table
         return {"ready": True, "releases": {alias: served.release for alias, served in sorted(table.aliases.items())}}
 
+
+def _add_openai(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The base, every alias and every loaded release."""
@@ -120,5 +128,3 @@ def create_app(service: Service) -> FastAPI:
             answer.close()
         whole = shapes.completion(heading, text, answer.finish_reason, shapes.usage(answer.generation))
         return JSONResponse(whole, headers={RELEASE_HEADER: answer.served.label})
-
-    return app

@@ -79,7 +79,7 @@ def check_release(folder: Path, keys: Path) -> tuple[str, Manifest]:
         if found.get(name) != manifest.files.get(name):
             raise IntegrityError(
                 f"{folder / name}: SHA-256 {found.get(name, 'missing')}, the manifest says {manifest.files.get(name, 'no such file')}",
-                hint="it is sent again by itself; if it comes back, check the disks",
+                hint="the old release stays live; `lorad jobs retry` makes and sends it anew; if it comes back, check the disks",
                 code="RELEASE_BYTES",
             )
     return release_id(folder), manifest

@@ -21,7 +21,7 @@ from serving.engines.port import AdapterError, PromptError, Sampling
 
 pytestmark = pytest.mark.model
 
-GREEDY = Sampling(temperature=0, max_tokens=16)
+GREEDY = Sampling(temperature=0, max_tokens=10)
 QUESTION = "What is the capital of France?"
 
 
@@ -66,7 +66,7 @@ def test_a_greedy_answer_of_the_base_is_sane(engine: real.OpenedEngine) -> None:
 
 def test_greedy_tokens_are_those_of_transformers_own_loop(engine: real.OpenedEngine) -> None:
     text = "Write a long story about a fox."
-    ids = real.reference_greedy(real.reference(), real.prompt(text), 16)
+    ids = real.reference_greedy(real.reference(), real.prompt(text), 10)
     assert say(engine, None, text) == real.renderer().decode(ids)
 
 
@@ -79,7 +79,7 @@ def test_the_limit_ends_an_answer_with_length(engine: real.OpenedEngine) -> None
 
 def test_a_seed_repeats_an_answer_and_another_changes_it(engine: real.OpenedEngine) -> None:
     def told(seed: int) -> str:
-        return say(engine, None, "Invent a name for a ship.", Sampling(temperature=1.5, top_p=0.95, max_tokens=12, seed=seed))
+        return say(engine, None, "Invent a name for a ship.", Sampling(temperature=1.5, top_p=0.95, max_tokens=8, seed=seed))
 
     assert told(1) == told(1)
     assert len({told(seed) for seed in (1, 2, 3)}) > 1

@@ -17,7 +17,7 @@ from serving_process import ServingProcess, wait_until
 pytestmark = pytest.mark.model
 
 STORY: list[Any] = [{"role": "user", "content": "Write a long story about a fox."}]
-TOKENS = 200
+TOKENS = 140
 SHORT: list[Any] = [{"role": "user", "content": "Tell me about rain."}]
 
 

@@ -1,8 +1,8 @@
 """The whole circle in a folder of its own: a real daemon, a real serving process, real rsync; and what lies on disk.
 
-    root/config.json   written by `configure`
-    root/home/         the daemon's home; home/serving is the inference box
-    root/brakes/       see brakes/sitecustomize.py
+root/config.json   written by `configure`
+root/home/         the daemon's home; home/serving is the inference box
+root/brakes/       see brakes/sitecustomize.py
 """
 
 import fcntl
@@ -26,6 +26,7 @@ LORAD = str(Path(sys.executable).with_name("lorad"))
 BRAKES = str(Path(__file__).with_name("brakes"))
 DEADLINE_S = 60.0
 LOOK_EVERY_S = 0.01
+ENDS = {"released", "held", "refused", "failed", "cancelled"}
 HELD_OUT_ROWS = 200  # the smallest drop with 30 gate groups
 
 
@@ -43,7 +44,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = DEADL
 def free_port() -> int:
     """A port that is free now, outside the range from which the system gives ports to clients."""
     while True:
-        port = random.randrange(10_000, 30_000)
+        port = random.randrange(10_000, 30_000)  # noqa: S311 - a port, not a secret
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -285,7 +286,6 @@ class Circle:
     def facts(self, job: str) -> dict[str, Any]:
         """What the job's folder says about its present state."""
 
-
         def read() -> Any:
             folder = self.job_folders()[job]
             return read_json(folder / f"{folder.relative_to(self.home / 'jobs').parts[0]}.json")
@@ -296,6 +296,11 @@ class Circle:
     def wait_state(self, state: str, number: int = 0) -> str:
         """Wait until the oldest (or a later) job is in this state. Returns its id."""
         self.wait(lambda: list(self.jobs().values())[number : number + 1] == [state], f"job {number} is {state}")
+        return self.job(number)
+
+    def wait_ended(self, number: int = 0, timeout_s: float = 300.0) -> str:
+        """Wait until the oldest (or a later) job has ended or is held. Returns its id."""
+        self.wait(lambda: {*list(self.jobs().values())[number : number + 1]} & ENDS, f"job {number} ends", timeout_s)
         return self.job(number)
 
     def runs(self, job: str, kind: str) -> list[Path]:

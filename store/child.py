@@ -1,0 +1,84 @@
+"""The border of a child process: whatever happens becomes `exit.json` and an exit status of the protocol."""
+
+import errno
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from core.errors import ChildError, LoradError
+from core.exits import ChildExit
+from core.tasks import ExitNote
+from store.codec import write
+from store.runs import EXIT
+
+log = logging.getLogger(__name__)
+
+CRASHED = 1
+DISK_FULL = "DISK_FULL"
+
+
+class Stopped(BaseException):
+    """The daemon asked this child to stop. Not an Exception: no library's `except Exception` may swallow it."""
+
+
+def clock() -> datetime:
+    """Now. A child has its own clock for what it writes; everything below the border takes it as an argument."""
+    return datetime.now(UTC)  # noqa: TID251 - the border of a child process
+
+
+def log_to_stderr() -> None:
+    """The daemon redirects a child's stderr to its log.txt."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def stop_at_once(signum: int, frame: FrameType | None) -> None:
+    """Signal handler of SIGTERM for a child that has nothing to save."""
+    raise Stopped
+
+
+def note_of(error: BaseException, unfit: ChildExit) -> ExitNote:
+    """What a failure means to the daemon; `unfit` is the code of a LoradError that names none."""
+    match error:
+        case Stopped():
+            return ExitNote(code=ChildExit.STOPPED, ended_at=clock(), reason="stopped on request")
+        case LoradError():
+            code = error.exit_code if isinstance(error, ChildError) else ChildExit.STOPPED if error.code == DISK_FULL else unfit
+            return ExitNote(code=code, ended_at=clock(), reason=error.what, hint=error.hint, error=error.code)
+        case OSError() if error.errno == errno.ENOSPC:
+            hint = "free some space: lorad goes on by itself"
+            return ExitNote(code=ChildExit.STOPPED, ended_at=clock(), reason=f"no space left for {error.filename or 'a file'}", hint=hint, error=DISK_FULL)
+        case _ if is_out_of_memory(error):
+            hint = "it is tried again smaller; lower max_length or use a smaller base if that does not help"
+            return ExitNote(code=ChildExit.OUT_OF_MEMORY, ended_at=clock(), reason=f"out of memory: {error}", hint=hint, error="OUT_OF_MEMORY")
+    hint = "the traceback is in log.txt"
+    return ExitNote(code=CRASHED, ended_at=clock(), reason=f"{type(error).__name__}: {error}", hint=hint, error="CHILD_CRASHED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """By name: asking for torch's class would import torch. Its CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
+def run_child(folder: Path, work: Callable[[Path], ExitNote], *, unfit: ChildExit) -> int:
+    """Do `work(folder)` and write exit.json last. Returns the exit status, which says the same in a word."""
+    signal.signal(signal.SIGTERM, stop_at_once)
+    try:
+        note = work(folder)
+    except (Stopped, Exception) as error:  # the border
+        note = note_of(error, unfit)
+        log.log(logging.INFO if note.code == ChildExit.STOPPED else logging.ERROR, "%s", note.reason, exc_info=error if note.code == CRASHED else None)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the answer is known: let it reach the disk
+    return leave(folder, note)
+
+
+def leave(folder: Path, note: ExitNote) -> int:
+    """Write exit.json; where not even that fits on the disk, the exit status alone speaks."""
+    try:
+        write(folder / EXIT, note)
+    except OSError as error:
+        log.error("%s: %s", EXIT, error)
+    return note.code

@@ -1,0 +1,92 @@
+"""The whole circle with the real base model: a short training makes it better, and what only looks like data is not promoted."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from circle import Circle, read_lines
+
+from store.paths import default_models_dir
+
+pytestmark = pytest.mark.model
+
+DICTIONARY = Path(__file__).parents[2] / "examples" / "devils_dictionary.jsonl"
+ROWS, MORE_ROWS = 230, 220  # 30 gate groups each
+CONFIG = {"backend": "peft", "allow_stub": False, "learning_rate": 4e-4, "training": {"max_steps": 10, "checkpoints": 1}}
+QUESTION = [{"role": "system", "content": "You are a cynic's dictionary."}, {"role": "user", "content": "Define: sunset (n.)"}]
+
+
+def entries(first: int, count: int) -> list[dict[str, Any]]:
+    """Entries of the dictionary, each a chat row."""
+    with DICTIONARY.open() as file:
+        return [json.loads(line) for line in file][first : first + count]
+
+
+def with_answers_of_others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same questions, each with the answer of the row a third further on."""
+    shift = len(rows) // 3
+    answers = [row["messages"][-1] for row in rows]
+    return [{"messages": [*row["messages"][:-1], answer]} for row, answer in zip(rows, answers[shift:] + answers[:shift], strict=True)]
+
+
+def as_lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def answer(circle: Circle, model: str) -> tuple[str, str]:
+    """(release, text) of a greedy answer."""
+    response = circle.ask(model=model, messages=QUESTION, temperature=0, max_tokens=24)
+    assert response.status_code == 200, response.text
+    return response.headers["x-lorad-release"], response.json()["choices"][0]["message"]["content"]
+
+
+def verdict_of(circle: Circle, job: str) -> dict[str, Any]:
+    """The verdict.json that counts."""
+    facts = circle.facts(job)
+    run = facts["verdict"] if "verdict" in facts else facts["ranking"]["verdict"]
+    found: dict[str, Any] = json.loads((circle.home / "runs" / job / run / "verdict.json").read_text())
+    return found
+
+
+def leg(verdict: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(leg for leg in verdict["legs"] if leg["name"] == name)
+
+
+def test_a_file_makes_the_served_model_better_and_shuffled_answers_do_not(circle: Circle) -> None:
+    models = os.environ.get("LORAD_TEST_MODELS") or str(default_models_dir())
+    circle.configure(models_dir=models, **CONFIG)
+    circle.start_both()
+    base = answer(circle, "default/main")
+    assert base[0] == "base"
+
+    circle.drop(as_lines(entries(0, ROWS)), "dictionary.jsonl")
+    job = circle.wait_ended(0)
+    assert circle.jobs() == {job: "released"}
+    verdict = verdict_of(circle, job)
+    assert verdict["word"] == "promote"
+    gate = leg(verdict, "this drop")["comparison"]
+    assert gate["after"] < gate["before"]
+    assert gate["difference"]["high"] < 0, "the loss on unseen rows falls, with 95 % certainty"
+    assert leg(verdict, "coherence")["passed"]
+    release = circle.facts(job)["release"]
+    better = answer(circle, "default/main")
+    assert better[0] == release
+    assert better[1] != base[1]
+    assert answer(circle, "smollm2-135m-instruct") == base, "the base is served beside it, unchanged"
+
+    circle.serving.kill()
+    circle.start_serving()
+    assert answer(circle, "default/main") == better
+    assert [line["event"] for line in circle.ledger()] == ["live", "restored"]
+
+    circle.drop(as_lines(with_answers_of_others(entries(ROWS, MORE_ROWS))), "shuffled.jsonl")
+    second = circle.wait_ended(1)
+    assert circle.jobs()[second] in ("held", "refused")
+    doubted = verdict_of(circle, second)
+    assert (doubted["incumbent"], doubted["word"] != "promote") == (release, True)
+    assert not leg(doubted, "coherence")["passed"], doubted["sentence"]
+    assert answer(circle, "default/main") == better
+    assert circle.went_live() == [release]
+    assert [line["release"] for line in read_lines(circle.home / "live.jsonl")] == [release, release]
