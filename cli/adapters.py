@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.asking import ask, say
+from cli.asking import ask
 from cli.options import config_option, format_option, show_json
 from core.commands import CommandKind
 from core.errors import LoradError, UsageError
@@ -115,18 +115,22 @@ def history(adapter: str, config: str | None, output: str) -> None:
 @click.argument("adapter")
 @click.option("--to", "version", metavar="VERSION", help="v3, 3, or base; else the release that was live before.")
 @config_option
-def rollback(adapter: str, version: str | None, config: str | None) -> None:
+@format_option()
+def rollback(adapter: str, version: str | None, config: str | None, output: str) -> None:
     """Serve an earlier release again; returns once the first target says that it is live."""
     home, name = home_of(config_path(config)), parse_adapter(adapter)
     live = live_of(home).get(name)
     target = _wanted(home, name, version, live)
-    say(ask(home, CommandKind.ROLLBACK, adapter=name, from_release=live, to_release=target))
+    answer = ask(home, CommandKind.ROLLBACK, adapter=name, from_release=live, to_release=target)
     deadline = time.monotonic() + CONFIRM_S
     while live_of(home).get(name) != target:
         if time.monotonic() > deadline:
             raise LoradError("no target has confirmed the rollback yet", hint="it stays wished for; `lorad status` shows the targets", code="NOT_CONFIRMED")
         time.sleep(0.1)
-    click.echo(f"{name} serves {target[:12] if target else 'the base model'}")
+    if output == "json":
+        show_json({"adapter": name, "release": target, "message": answer.message})
+    else:
+        click.echo(f"{name} serves {target[:12] if target else 'the base model'}")
 
 
 def _wanted(home: Home, adapter: str, version: str | None, live: str | None) -> str | None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
+from cli.options import show_json
 from core.commands import EXPIRES_S, Answer, Command, CommandKind
 from core.errors import LoradError, RefusedError, StateError
 from store.commands import put_command, read_answer
@@ -41,6 +42,9 @@ def ask(home: Home, kind: CommandKind, **fields: str | None) -> Answer:
     return answer
 
 
-def say(answer: Answer) -> None:
+def say(answer: Answer, output: str) -> None:
     """Print what the daemon answered."""
-    click.echo(answer.message)
+    if output == "json":
+        show_json({"ok": answer.ok, "message": answer.message, "made": answer.made})
+    else:
+        click.echo(answer.message)

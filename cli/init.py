@@ -45,11 +45,11 @@ def _lines(config: object) -> Iterator[str]:
     assert isinstance(config, Config)
     values = flatten(config.model_dump(mode="json"))
     yield '  "home": "var",  // lorad\'s state; a relative path starts at this file\'s folder'
-    yield f'  "serving": {{"port": {config.serving.port}}}  // OpenAI API on 127.0.0.1'
-    yield "  // Every other key with its default; dotted keys may be written like this or nested:"
+    yield f'  "serving.port": {config.serving.port},  // OpenAI API on 127.0.0.1'
+    yield "  // Every other key with its default: take the slashes away to set it. Dotted keys may also be nested."
     for key, value in values.items():
         if key not in ("home", "serving.port"):
-            yield f'  // "{key}": {json.dumps(value)}, {_help(key)}'
+            yield f'  // "{key}": {json.dumps(value)},  // {_help(key)}'
 
 
 def _help(key: str) -> str:

@@ -111,48 +111,56 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
 @jobs.command()
 @click.argument("job")
 @config_option
+@format_option()
 @click.option("--lines", default=40, show_default=True, help="Lines of each log.")
-def logs(job: str, config: str | None, lines: int) -> None:
+def logs(job: str, config: str | None, output: str, lines: int) -> None:
     """The end of the log of each of the job's runs."""
     from store.runs import log_tail
 
     home = home_of(config_path(config))
     _find(home, job)
-    for run in sorted(home.runs(job).iterdir()) if home.runs(job).is_dir() else []:
-        click.echo(f"== {run.name}")
-        for line in log_tail(run, lines):
-            click.echo(line)
+    folders = sorted(home.runs(job).iterdir()) if home.runs(job).is_dir() else []
+    tails = {run.name: log_tail(run, lines) for run in folders}
+    if output == "json":
+        show_json(tails)
+        return
+    for name, tail in tails.items():
+        click.echo("\n".join([f"== {name}", *tail]))
 
 
 @jobs.command()
 @click.argument("job")
 @config_option
-def cancel(job: str, config: str | None) -> None:
+@format_option()
+def cancel(job: str, config: str | None, output: str) -> None:
     """Stop a job that is not released yet; what it trained stays in its runs."""
-    say(ask(home_of(config_path(config)), CommandKind.CANCEL, job=job))
+    say(ask(home_of(config_path(config)), CommandKind.CANCEL, job=job), output)
 
 
 @jobs.command()
 @click.argument("job")
 @config_option
-def retry(job: str, config: str | None) -> None:
+@format_option()
+def retry(job: str, config: str | None, output: str) -> None:
     """Make a new job on the drop of an ended one."""
-    say(ask(home_of(config_path(config)), CommandKind.RETRY, job=job))
+    say(ask(home_of(config_path(config)), CommandKind.RETRY, job=job), output)
 
 
 @jobs.command()
 @click.argument("job")
 @click.option("--reason", required=True)
 @config_option
-def approve(job: str, reason: str, config: str | None) -> None:
+@format_option()
+def approve(job: str, reason: str, config: str | None, output: str) -> None:
     """Release a held job; actor and reason stand in the journal."""
-    say(ask(home_of(config_path(config)), CommandKind.APPROVE, job=job, reason=reason))
+    say(ask(home_of(config_path(config)), CommandKind.APPROVE, job=job, reason=reason), output)
 
 
 @jobs.command()
 @click.argument("job")
 @click.option("--reason", required=True)
 @config_option
-def refuse(job: str, reason: str, config: str | None) -> None:
+@format_option()
+def refuse(job: str, reason: str, config: str | None, output: str) -> None:
     """Refuse a held job; later jobs do not train on its drop."""
-    say(ask(home_of(config_path(config)), CommandKind.REFUSE, job=job, reason=reason))
+    say(ask(home_of(config_path(config)), CommandKind.REFUSE, job=job, reason=reason), output)

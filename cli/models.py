@@ -46,7 +46,8 @@ def list_models(config: str | None, output: str) -> None:
 
 @models.command()
 @config_option
-def pull(config: str | None) -> None:
+@format_option()
+def pull(config: str | None, output: str) -> None:
     """Fetch and convert the config's base model into models_dir; done once, a repeat changes nothing."""
     from store.config import ConfigLoader
 
@@ -54,5 +55,9 @@ def pull(config: str | None) -> None:
     started = time.monotonic()
     from trainer.convert import pull as convert
 
-    folder = convert(loaded, click.echo)
-    click.echo(f"base model ready in {folder} ({time.monotonic() - started:.1f} s)")
+    folder = convert(loaded, lambda text: click.echo(text, err=output == "json"))
+    seconds = round(time.monotonic() - started, 1)
+    if output == "json":
+        show_json({"folder": str(folder), "seconds": seconds})
+    else:
+        click.echo(f"base model ready in {folder} ({seconds} s)")

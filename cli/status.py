@@ -74,7 +74,8 @@ def as_text(home: Home, found: dict[str, Any] | None) -> str:
     lines.append(f"  disk     {disk['free_bytes'] / 1e9:.1f} GB free of {disk['total_bytes'] / 1e9:.1f} GB")
     for finding in found["findings"][-3:]:
         first = finding["findings"][0] if finding["findings"] else {}
-        lines.append(f"  finding  {finding['file']} {finding['verdict']}: {first.get('id', '')} {first.get('message', '')}")
+        at = f", line {first['lines'][0]}" if first.get("lines") else ""
+        lines.append(f"  finding  {finding['file']} {finding['verdict']}: {first.get('id', '')} {first.get('name', '')}{at}")
     lines += [f"  warning  {warning}" for warning in daemon["warnings"]]
     if error := found["error"]:
         lines.append(f"  error    {error['code']}: {error['what']}  ({_age(error['at'])} ago)")

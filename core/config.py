@@ -296,7 +296,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
         key = ".".join(str(part) for part in problem["loc"])
         shown = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
         lines.append(f"{key}{shown} ({origins.get(key, 'config.json')}): {problem['msg'].removeprefix('Value error, ')}")
-    return ConfigError("; ".join(lines), hint="correct the value; `lorad init --help` names the keys", code="CONFIG_VALUE")
+    return ConfigError("; ".join(lines), hint="correct the value; docs/user-guide.md lists every key with its meaning", code="CONFIG_VALUE")
 
 
 def sidecar_layer(sidecar: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:

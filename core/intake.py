@@ -60,7 +60,8 @@ def _decide_drop(seen: DropSeen, facts: Facts, now: datetime, gate_free: bool) -
         case Gating(crashes=crashes):
             gate = facts.gate
             if gate.drop == drop.id and gate.result is not None:
-                yield _after_gate(seen, gate.result, facts)
+                if facts.base_sha256 is not None:
+                    yield _after_gate(seen, gate.result, facts)
             elif gate.drop == drop.id and gate.died:
                 yield _after_crash(drop.id, crashes + (facts.disk_free_bytes >= GATE_FREE_BYTES))
             elif gate_free:

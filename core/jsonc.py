@@ -1,10 +1,12 @@
-"""JSON with `//` comments, as config.json allows it."""
+"""JSON with `//` comments and trailing commas, as config.json allows it."""
 
 import json
 import re
 
 # A string, or a comment to the end of the line: strings are matched first so that "https://…" survives.
-_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*')
+_STRING = r'"(?:\\.|[^"\\\n])*"'
+_COMMENT = re.compile(_STRING + r"|//[^\n]*")
+_TRAILING = re.compile(_STRING + r"|,(?=\s*[}\]])")
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -16,9 +18,13 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def loads(text: str) -> object:
-    """Parse JSON with `//` comments; line and column numbers of errors are those of `text`.
+    """Parse JSON with `//` comments and trailing commas; line and column numbers of errors are those of `text`.
 
     Raises ValueError on bad JSON and on a key that stands twice.
     """
-    bare = _TOKEN.sub(lambda match: match[0] if match[0].startswith('"') else " " * len(match[0]), text)
+    bare = _TRAILING.sub(_blank, _COMMENT.sub(_blank, text))
     return json.loads(bare.removeprefix("\ufeff"), object_pairs_hook=_pairs)
+
+
+def _blank(match: re.Match[str]) -> str:
+    return match[0] if match[0].startswith('"') else " " * len(match[0])

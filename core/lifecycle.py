@@ -42,13 +42,12 @@ class Effect(StrEnum):
 S, E = JobState, Event
 
 TABLE: dict[JobState, dict[Event, JobState]] = {
-    S.QUEUED: {E.START: S.TRAINING, E.GATE_REFUSED: S.REFUSED, E.CANCEL: S.CANCELLED, E.FAIL: S.FAILED},
+    S.QUEUED: {E.START: S.TRAINING, E.GATE_REFUSED: S.REFUSED, E.CANCEL: S.CANCELLED},
     S.TRAINING: {E.TRAINED: S.RANKING, E.STOPPED: S.QUEUED, E.FAIL: S.FAILED, E.CANCEL: S.CANCELLED},
     S.RANKING: {
         E.PROMOTE: S.RELEASING,
         E.HOLD: S.HELD,
         E.REFUSE: S.REFUSED,
-        E.STOPPED: S.RANKING,
         E.INCUMBENT_CHANGED: S.RANKING,
         E.CANCEL: S.CANCELLED,
     },
@@ -65,7 +64,6 @@ TABLE: dict[JobState, dict[Event, JobState]] = {
         E.SUPERSEDE: S.CANCELLED,
         E.TARGET_REFUSED: S.FAILED,
         E.FAIL: S.FAILED,
-        E.STOPPED: S.RELEASING,
     },
     S.RELEASED: {},
     S.REFUSED: {},

@@ -71,7 +71,11 @@ def _approve(command: Command, job: Job, facts: Facts, now: datetime) -> Iterato
         return
     ranking = job.facts.ranking
     if ranking.verdict is None or ranking.best is None:
-        yield _no(command, f"job {job.id} has no verdict to approve: {job.facts.reason}", f"`lorad jobs retry {job.id}` after `cancel`", "EVIDENCE_MISSING")
+        hint = "drop a file with more rows: `lorad jobs cancel` ends this one"
+        yield _no(command, f"job {job.id} has no verdict to approve: {job.facts.reason}", hint, "EVIDENCE_MISSING")
+        return
+    if job.card.backend == "stub" and not facts.config.allow_stub:
+        yield _no(command, f"job {job.id} was made up by the stub backend", "set allow_stub in config.json for a dry run", "STUB_NOT_PROMOTED")
         return
     live = live_release(job.card.adapter, facts)
     if live != ranking.incumbent:

@@ -35,6 +35,7 @@ from core.records import (
     Training,
 )
 from daemon.children import Children
+from daemon.findings import in_words
 from daemon.gatekeeper import Gatekeeper
 from daemon.index import Incident, Index
 from daemon.rejection import reports_for
@@ -187,16 +188,10 @@ class Applier:
             self._gate.clear()
         self._index.lose_drop(drop.id)
         first: dict[str, Any] = next((finding for finding in report["findings"] if finding["severity"] == "error"), {})
-        found = {
-            "at": now.isoformat(),
-            "drop": drop.id,
-            "file": drop.claim.file,
-            "verdict": "refused",
-            "findings": report["findings"][:3],
-            "folder": str(folder),
-        }
-        self._index.findings.append(found)
-        self._index.incident = Incident(now, str(first.get("id", "")), f"{drop.claim.file}: {first.get('message', '')}", str(first.get("hint", "")), drop.id)
+        self._index.note_findings(now, drop, "refused", report)
+        what = the_step.message or in_words(first)
+        hint = the_step.hint or f"read {folder / 'report.md'}"
+        self._index.incident = Incident(now, str(first.get("id", "")), f"{drop.claim.file} was refused: {what}", hint, drop.id)
         self._journal(now, "drop.rejected", drop=drop.id, file=drop.claim.file, code=first.get("id", ""))
 
     def _accept(self, the_step: f.AcceptDrop, now: datetime) -> None:
@@ -217,9 +212,7 @@ class Applier:
         self._index.keep_drop(after)
         report = drops.read_report(drops.rows_folder(self._home, drop.id))
         if report is not None and report.get("findings"):
-            self._index.findings.append(
-                {"at": now.isoformat(), "drop": drop.id, "file": drop.claim.file, "verdict": "accepted", "findings": report["findings"][:3]}
-            )
+            self._index.note_findings(now, after, "accepted", report)
         self._journal(now, "drop.accepted", drop=drop.id, file=drop.claim.file, rows=accepted.rows, sha256=accepted.sha256, job=accepted.job)
 
     def _make_job(self, drop_id: str, now: datetime) -> None:

@@ -12,6 +12,7 @@ from core.config import Config, sidecar_layer
 from core.errors import BaseMissingError, ConfigError
 from core.facts import DropSeen, EndedJob
 from core.records import Accepted, Drop, DropState, Ended, Job, Releasing
+from daemon.findings import shown
 from store.bases import STUB_BASE, base_folder, read_base
 from store.config import ConfigLoader
 from store.drops import ORIGINAL, drop_folder, is_at_source, is_unchanged, read_drops, read_sidecar
@@ -136,6 +137,11 @@ class Index:
         """The config to freeze with a drop's job, with the origin of each value and the sidecar's notes."""
         values, job = sidecar_layer(read_sidecar(drop_folder(self.home, drop)), "the sidecar")
         return self.loader.load(sidecar=values).record() | {"job": job}
+
+    def note_findings(self, now: datetime, drop: Drop, verdict: str, report: Mapping[str, Any]) -> None:
+        """Remember what the gate found, without any text of the rows."""
+        found = [shown(finding) for finding in report["findings"][:3]]
+        self.findings.append({"at": now.isoformat(), "drop": drop.id, "file": drop.claim.file, "verdict": verdict, "findings": found})
 
     # ---------------------------------------------------------------- base
 

@@ -160,7 +160,7 @@ def main(keep: bool) -> int:
         wait_ready(port, processes["serve"])
         say(f"the base model answers on http://127.0.0.1:{port}/v1 ; state lies in {HOME / 'var'}")
         result = circle(port, processes["daemon"])
-        farewell(port, keep)
+        farewell(port, [process.pid for process in processes.values()] if keep else [])
         return result
     finally:
         if not keep:
@@ -196,12 +196,12 @@ def circle(port: int, daemon: subprocess.Popen[bytes]) -> int:
     return 0 if refused.returncode == 2 else 1
 
 
-def farewell(port: int, keep: bool) -> None:
+def farewell(port: int, pids: list[int]) -> None:
     heading(f"Done in {time.monotonic() - started:.0f} s")
     config = f"--config {HOME.relative_to(Path.cwd()) / 'config.json'}"
     print(f"Everything lies in {HOME.relative_to(Path.cwd())}/var: jobs/*/ is the queue, adapters/ the releases, inbox/rejected/ the refused file.")
-    if keep:
-        print(f"Both processes still run; the API is http://127.0.0.1:{port}/v1, its model {ALIAS}. Stop them: pkill -f 'lorad (serve|daemon) {config}'")
+    if pids:
+        print(f"Both processes still run; the API is http://127.0.0.1:{port}/v1, its model {ALIAS}. Stop them: kill {' '.join(map(str, pids))}")
     print("Try next:")
     print(f"  .venv/bin/lorad status {config}")
     print("  .venv/bin/lorad init && .venv/bin/lorad models pull     # a config of your own")

@@ -173,6 +173,8 @@ def _coherence(found: Comparison | None, rules: Rules) -> Leg:
     change = f"under another row's question an answer's loss per token changes by {difference(found.difference)}, {found.rows} rows"
     if found.difference.low > 0 and _can_prove(found, rules):
         return _leg(name, LegResult.PASSED, f"the answers belong to their questions ({change})", found)
+    if found.difference.low > 0:
+        return _leg(name, LegResult.UNPROVEN, f"too few conversations to show that the answers belong to their questions ({change})", found)
     return _leg(name, LegResult.UNPROVEN, f"the answers carry no information about their questions, shuffled or shifted? ({change})", found)
 
 
@@ -181,7 +183,7 @@ def _enough(groups: int, rules: Rules, job: str) -> Leg:
     needed = rules.min_gate_groups
     if groups >= needed:
         return _leg(name, LegResult.PASSED, f"{groups} held-out conversations of this drop, {needed} are needed")
-    do = f"drop at least {rows_for(needed)} rows, or look at it and `lorad jobs approve {job}`"
+    do = f"drop at least {rows_for(needed)} rows, or look at it and `lorad jobs approve {job} --reason …`"
     return _leg(name, LegResult.UNPROVEN, f"{groups} held-out conversations of this drop are too few to judge by, {needed} are needed: {do}")
 
 

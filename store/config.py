@@ -17,10 +17,13 @@ class ConfigLoader:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = config_path(str(path) if path is not None else None)
+        self._layer: dict[str, Any] | None = None  # read once: a later edit waits for a restart
 
     def load(self, command_line: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] | None = None) -> Resolved:
-        """The resolved config; relative paths start at the config's folder. Raises ConfigError. Reads one file."""
-        resolved = resolve({"config.json": read_layer(self.path), "sidecar": sidecar or {}, "command line": command_line or {}})
+        """The resolved config; relative paths start at the config's folder. Raises ConfigError. Reads the file once."""
+        if self._layer is None:
+            self._layer = read_layer(self.path)
+        resolved = resolve({"config.json": self._layer, "sidecar": sidecar or {}, "command line": command_line or {}})
         return Resolved(self._absolute(resolved.config), resolved.origins, resolved.warnings)
 
     def _absolute(self, config: Config) -> Config:

@@ -27,7 +27,11 @@ def read_layer(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} cannot be read: {error}", hint="check its permissions and encoding", code="CONFIG_UNREADABLE") from None
     except ValueError as error:
-        raise ConfigError(f"config {str(path)!r} is not JSON: {error}", hint="// comments are allowed, trailing commas are not", code="CONFIG_SYNTAX") from None
+        raise ConfigError(
+            f"config {str(path)!r} is not JSON: {error}",
+            hint="// comments and trailing commas are allowed, single quotes and bare words are not",
+            code="CONFIG_SYNTAX",
+        ) from None
     if not isinstance(tree, dict):
         raise ConfigError(f"config {str(path)!r} holds a {type(tree).__name__}, not an object", hint='start it with "{"', code="CONFIG_SYNTAX")
     return tree

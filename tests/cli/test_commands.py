@@ -39,7 +39,7 @@ def test_init_writes_a_config_that_names_every_key_and_loads(tmp_path: Path) -> 
 def test_every_commented_key_of_the_written_config_can_be_uncommented(tmp_path: Path) -> None:
     lorad(tmp_path, "init")
     lines = (tmp_path / "config.json").read_text().splitlines()
-    opened = [line.replace('  // "', '  ,"', 1).split(", ", 1)[0] if line.startswith('  // "') else line for line in lines]
+    opened = [line.replace("// ", "", 1) if line.startswith('  // "') else line for line in lines]
     (tmp_path / "open.json").write_text("\n".join(opened))
     done = lorad(tmp_path, "models", "list", "--config", "open.json")
     assert done.returncode == 0, done.stderr

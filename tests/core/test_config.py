@@ -96,6 +96,10 @@ def test_comments_are_allowed_and_strings_with_slashes_survive() -> None:
     assert loads('{"a": "http://x//y", // note "q"\n "b": 1} // end') == {"a": "http://x//y", "b": 1}
 
 
+def test_a_trailing_comma_is_allowed_and_commas_in_strings_survive() -> None:
+    assert loads('{"a": [1, 2,], "b": ",]", // last\n}') == {"a": [1, 2], "b": ",]"}
+
+
 def test_a_key_that_stands_twice_is_an_error() -> None:
     with pytest.raises(ValueError, match="twice"):
         loads('{"a": 1, "a": 2}')

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.commands import CommandKind
+from core.config import Config
 from core.exits import ChildExit
 from core.records import Held, JobState, Queued, Ranking, Releasing, Training, VerdictWord
 
@@ -193,6 +194,19 @@ def test_a_held_job_can_be_approved_or_refused_by_a_person() -> None:
         world.ask(kind, job=job, reason="looked at it", actor="ann")
         assert world.run_to_end(job) is end
         assert world.answers[-1].answer.ok
+
+
+def test_not_even_a_person_can_release_what_the_stub_made_up() -> None:
+    world = World()
+    world.config = Config()
+    job = world.queue()
+    to_stage(world, job, "rank verdict")
+    world.finish(job, word=VerdictWord.HOLD)
+    world.settle()
+    world.ask(CommandKind.APPROVE, job=job, reason="please", actor="ann")
+    world.settle()
+    assert world.answers[-1].answer.code == "STUB_NOT_PROMOTED"
+    assert world.state(job) is JobState.HELD
 
 
 def test_a_held_job_is_superseded_by_a_newer_release() -> None:

@@ -38,7 +38,7 @@ class World:
 
     now: datetime = START
     instance: str = "daemon-1"
-    config: Config = field(default_factory=Config)
+    config: Config = field(default_factory=lambda: Config(allow_stub=True))
     jobs: dict[str, Job] = field(default_factory=dict)
     ended: dict[str, Job] = field(default_factory=dict)
     notes: dict[tuple[str, str], ExitNote] = field(default_factory=dict)  # (job, run) -> exit.json

@@ -124,7 +124,7 @@ def test_tiny_evidence_is_held_and_says_what_to_do(desk):
     assert verdict.word is VerdictWord.HOLD
     assert "9 held-out conversations of this drop are too few to judge by, 30 are needed" in verdict.sentence
     assert "drop at least 200 rows" in verdict.sentence
-    assert "`lorad jobs approve job-7`" in verdict.sentence
+    assert "`lorad jobs approve job-7 --reason …`" in verdict.sentence
 
 
 def test_a_regression_is_not_proven_by_a_few_conversations(desk):

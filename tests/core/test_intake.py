@@ -1,0 +1,155 @@
+"""What the gate's answer means for a drop, and what happens when the gate or the file misbehaves."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from core.config import Config
+from core.facts import (
+    AcceptDrop,
+    DropSeen,
+    EndedJob,
+    Facts,
+    FinishClaim,
+    ForgetClaim,
+    GateDrop,
+    GateSeen,
+    MakeJob,
+    RejectDrop,
+    SettleAgain,
+    Step,
+)
+from core.gate import GateResult
+from core.identity import drop_identity
+from core.intake import decide_intake
+from core.records import Accepted, Claim, Drop, DropState, Ended, Gating, Settling
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def claim(drop: str = "drop-1") -> Claim:
+    return Claim(
+        drop=drop,
+        adapter="a/main",
+        source="a/x.jsonl",
+        device=1,
+        inode=2,
+        size_bytes=3,
+        mtime_ns=4,
+        file="x.jsonl",
+        claimed_at=NOW,
+    )
+
+
+def seen(facts: Settling | Gating | Accepted, **fields: object) -> DropSeen:
+    state = {Settling: DropState.SETTLING, Gating: DropState.GATING, Accepted: DropState.ACCEPTED}[type(facts)]
+    given: dict[str, object] = {"config": Config(), "in_folder": True, **fields}
+    return DropSeen(drop=Drop(claim=claim(), state=state, facts=facts), **given)  # type: ignore[arg-type]
+
+
+def steps(drop: DropSeen, gate: GateSeen | None = None, **fields: object) -> list[Step]:
+    facts = Facts(
+        instance="i",
+        config=Config(),
+        backend="stub",
+        base_sha256="base",
+        drops={drop.drop.id: drop},
+        gate=gate or GateSeen(alive=True),
+    )
+    return list(decide_intake(replace(facts, **fields), NOW))  # type: ignore[arg-type]
+
+
+def answer(verdict: str, **fields: object) -> GateSeen:
+    result = GateResult(drop="drop-1", verdict=verdict, sha256="5" * 64, rows=7, ended_at=NOW, **fields)  # type: ignore[arg-type]
+    return GateSeen(alive=True, drop="drop-1", result=result)
+
+
+GATING = seen(Gating(since=NOW))
+
+
+def test_a_claim_that_was_broken_off_is_finished_and_one_that_took_nothing_is_forgotten() -> None:
+    assert steps(seen(Settling(since=NOW), in_folder=False, at_source=True)) == [FinishClaim(drop="drop-1")]
+    assert steps(seen(Settling(since=NOW), in_folder=False)) == [ForgetClaim(drop="drop-1")]
+
+
+def test_a_claimed_file_goes_to_the_gate_once_the_gate_is_free_and_the_base_is_there() -> None:
+    waiting = seen(Settling(since=NOW))
+    assert steps(waiting) == [GateDrop(drop="drop-1", crashes=0)]
+    assert steps(waiting, GateSeen(alive=True, drop="another")) == []
+    assert steps(waiting, base_sha256=None) == []
+    assert steps(waiting, disk_free_bytes=1 << 20) == []
+
+
+def test_a_file_that_changed_while_it_was_read_is_left_until_it_is_quiet() -> None:
+    assert steps(replace(GATING, unchanged=False), answer("accepted")) == [SettleAgain(drop="drop-1")]
+    later = seen(Settling(since=NOW, quiet_until=NOW + timedelta(seconds=1)))
+    assert steps(later) == []
+    assert steps(replace(later, unchanged=False)) == [SettleAgain(drop="drop-1")]
+
+
+def test_an_accepted_file_is_accepted_with_its_identity() -> None:
+    [step] = steps(GATING, answer("accepted"))
+    assert isinstance(step, AcceptDrop)
+    assert step.identity == drop_identity("5" * 64, "a/main", Config(), "base")
+
+
+def test_a_refused_file_is_rejected_with_the_gates_own_report() -> None:
+    assert steps(GATING, answer("refused")) == [RejectDrop(drop="drop-1")]
+
+
+@pytest.mark.parametrize(
+    ("code", "again"), [("DISK_FULL", True), ("IO_ERROR", True), ("FILE_CHANGED", True), ("INDEX_DAMAGED", False), ("OUT_OF_MEMORY", False)]
+)
+def test_a_passing_trouble_of_the_gate_is_tried_again_and_a_lasting_one_is_told(code: str, again: bool) -> None:
+    [step] = steps(GATING, answer("error", code=code, message="m", hint="h"))
+    assert step == (SettleAgain(drop="drop-1") if again else RejectDrop(drop="drop-1", code=code, message="m", hint="h"))
+
+
+def test_a_file_that_kills_the_gate_twice_is_rejected_with_that_finding() -> None:
+    died = GateSeen(alive=False, drop="drop-1", died=True)
+    assert steps(GATING, died) == [GateDrop(drop="drop-1", crashes=1)]
+    [step] = steps(seen(Gating(since=NOW, crashes=1)), died)
+    assert isinstance(step, RejectDrop)
+    assert step.code == "GATE_CRASH"
+
+
+def test_a_gate_that_dies_on_a_full_disk_is_not_the_files_fault() -> None:
+    died = GateSeen(alive=False, drop="drop-1", died=True)
+    assert steps(seen(Gating(since=NOW, crashes=1)), died, disk_free_bytes=1 << 20) == [GateDrop(drop="drop-1", crashes=1)]
+
+
+def test_after_a_restart_a_drop_that_was_at_the_gate_goes_there_again() -> None:
+    assert steps(seen(Gating(since=NOW, crashes=1))) == [GateDrop(drop="drop-1", crashes=1)]
+
+
+def test_a_wrong_sidecar_is_rejected_before_the_gate() -> None:
+    wrong = seen(Settling(since=NOW), config=None, code="CONFIG_UNKNOWN_KEY", problem="unknown key 'x'", hint="did you mean 'y'?")
+    assert steps(wrong) == [RejectDrop(drop="drop-1", code="CONFIG_UNKNOWN_KEY", message="unknown key 'x'", hint="did you mean 'y'?")]
+
+
+def ended(state: str) -> dict[str, EndedJob]:
+    identity = drop_identity("5" * 64, "a/main", Config(), "base")
+    return {"job-0": EndedJob(id="job-0", adapter="a/main", drop="drop-0", identity=identity, state=state, facts=Ended(at=NOW))}
+
+
+def test_the_same_bytes_twice_are_told_so_with_the_first_jobs_id_unless_again_is_said() -> None:
+    [step] = steps(GATING, answer("accepted"), ended=ended("released"))
+    assert isinstance(step, RejectDrop)
+    assert step.code == "DUPLICATE"
+    assert "job-0" in step.message
+    assert "--again" in step.hint
+    [forced] = steps(replace(GATING, again=True), answer("accepted"), ended=ended("released"))
+    assert isinstance(forced, AcceptDrop)
+
+
+@pytest.mark.parametrize("state", ["failed", "refused", "cancelled"])
+def test_bytes_whose_job_ended_without_a_release_may_come_again(state: str) -> None:
+    [step] = steps(GATING, answer("accepted"), ended=ended(state))
+    assert isinstance(step, AcceptDrop)
+
+
+def test_an_accepted_drop_gets_its_job_exactly_once() -> None:
+    accepted = Accepted(at=NOW, job="job-1", sha256="5", identity="i", rows=7, schema_id="chat_sft_v1")
+    assert steps(seen(accepted)) == [MakeJob(drop="drop-1")]
+    assert steps(seen(replace(accepted, job_made=True))) == []
