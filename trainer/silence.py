@@ -1,4 +1,4 @@
-"""Keeps transformers quiet and offline: no progress bars, no advice, no look-ups by network."""
+"""How torch and transformers behave in our processes: no progress bars, no look-ups by network, no busy waiting."""
 
 import os
 import warnings
@@ -12,10 +12,16 @@ OFFLINE = {
     "TQDM_DISABLE": "1",
 }
 
+# Threads that spin at a barrier burn the time slice that the thread they wait for would need. Measured on 2 cores with
+# one busy neighbour: 29 tokens/s spinning, 300 to 500 sleeping; alone, sleeping costs about a tenth.
+PATIENT = {"OMP_WAIT_POLICY": "passive"}
+
 
 def hush() -> None:
-    """Call before the first import of transformers. Sets environment variables of this process."""
+    """Call before the first import of torch or transformers. Sets environment variables of this process."""
     os.environ.update(OFFLINE)
+    for key, value in PATIENT.items():
+        os.environ.setdefault(key, value)
     warnings.filterwarnings("ignore", module=r"(transformers|peft|torch|huggingface_hub)\b.*")
     from transformers.utils import logging
 

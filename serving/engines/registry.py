@@ -1,6 +1,5 @@
 """Engines by name. The implementation is imported only when it is chosen: the stub needs no torch."""
 
-import importlib.util
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +7,13 @@ from pathlib import Path
 from core.config import Config
 from serving.engines.port import Engine
 from store.bases import base_folder
-
-NEEDED = ("torch", "transformers", "peft")
+from store.engines import choose_backend, let_threads_sleep
 
 log = logging.getLogger(__name__)
 
 
 def _transformers(config: Config) -> Engine:
+    let_threads_sleep()
     from serving.engines.transformers_peft import TransformersEngine
 
     return TransformersEngine(base_folder(config), threads=config.serving.threads, max_new_tokens=config.serving.max_new_tokens)
@@ -33,13 +32,10 @@ BACKENDS = {"peft": "transformers", "stub": "stub"}
 
 def engine_name(config: Config) -> str:
     """Which engine serves this config. `auto` takes the real one where its packages are installed, and logs why not."""
-    if config.backend != "auto":
-        return BACKENDS[config.backend]
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if not missing:
-        return "transformers"
-    log.warning("backend auto fell to the stub engine: %s not installed (pip install 'lorad[cpu]')", ", ".join(missing))
-    return "stub"
+    backend = choose_backend(config)
+    if config.backend == "auto" and backend.name == "stub":
+        log.warning("backend auto fell to the stub engine: %s", backend.why)
+    return BACKENDS[backend.name]
 
 
 def make_engine(config: Config) -> Engine:

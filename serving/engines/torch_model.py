@@ -15,17 +15,12 @@ from rendering.tokens import Renderer
 from serving.engines.adapter_layers import AdapterLayers
 from serving.engines.decoding import Forward
 from store.bases import weights_folder
+from store.engines import cpu_has_bf16
 
-BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})  # the rule that the trainer follows too
 
-
-def cpu_dtype(cpuinfo: str = "/proc/cpuinfo") -> torch.dtype:
-    """bf16 where the CPU computes in it, else fp32: emulated bf16 is slower than fp32."""
-    try:
-        flags = Path(cpuinfo).read_text().split()
-    except OSError:
-        return torch.float32
-    return torch.bfloat16 if BF16_FLAGS.intersection(flags) else torch.float32
+def cpu_dtype() -> torch.dtype:
+    """bf16 where the CPU computes in it, else fp32: the rule that the trainer follows too."""
+    return torch.bfloat16 if cpu_has_bf16() else torch.float32
 
 
 class TorchModel:

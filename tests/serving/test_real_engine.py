@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("torch")
 
 import real_adapters as real
-import torch
 from inference_box import World
 from safetensors.torch import load_file, save_file
 
@@ -312,12 +311,3 @@ def test_a_probe_with_tokens_of_another_vocabulary_is_refused(world: World, engi
     world.wish(release, None)
     agent.tick()
     assert world.events() == [("refused", "PROBE_DAMAGED")]
-
-
-def test_the_engine_computes_in_bf16_only_where_the_cpu_does(tmp_path: Path) -> None:
-    from serving.engines.torch_model import cpu_dtype
-
-    for flags, dtype in (("fpu avx512_bf16 sse", torch.bfloat16), ("fpu avx2", torch.float32)):
-        (tmp_path / "cpuinfo").write_text(f"flags\t: {flags}\n")
-        assert cpu_dtype(str(tmp_path / "cpuinfo")) == dtype
-    assert cpu_dtype(str(tmp_path / "none")) == torch.float32

@@ -24,7 +24,7 @@ import psutil
 
 LORAD = str(Path(sys.executable).with_name("lorad"))
 BRAKES = str(Path(__file__).with_name("brakes"))
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 LOOK_EVERY_S = 0.01
 ENDS = {"released", "held", "refused", "failed", "cancelled"}
 HELD_OUT_ROWS = 200  # the smallest drop with 30 gate groups
@@ -93,7 +93,8 @@ class Process:
             self.popen.wait()
 
     def pause(self) -> None:
-        self.popen.send_signal(signal.SIGSTOP)
+        """Hold it still."""
+        pause(psutil.Process(self.pid))
 
     def go_on(self) -> None:
         self.popen.send_signal(signal.SIGCONT)
@@ -226,12 +227,16 @@ class Circle:
 
     def let_go(self, kind: str) -> None:
         """Let the held child go on."""
-        next(self.brakes.glob(f"{kind}.*.held")).unlink()
+        self._release(kind, self.wait_held(kind))
 
     def kill_held(self, kind: str) -> None:
         """kill -9 the child that is held."""
-        os.kill(self.wait_held(kind), signal.SIGKILL)
-        self.let_go(kind)
+        pid = self.wait_held(kind)
+        os.kill(pid, signal.SIGKILL)
+        self._release(kind, pid)
+
+    def _release(self, kind: str, pid: int) -> None:
+        (self.brakes / f"{kind}.{pid}.held").unlink()
 
     def children(self, *words: str) -> list[psutil.Process]:
         """The daemon's children whose command line has these words."""
@@ -340,6 +345,12 @@ class Circle:
     def status(self) -> dict[str, Any]:
         """`lorad status --format json`, read from its file."""
         return json.loads((self.home / "status.json").read_text())
+
+
+def pause(process: psutil.Process) -> None:
+    """Hold a process still. Returns once it has stopped: until then it may take other signals."""
+    process.suspend()
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, f"process {process.pid} has stopped")
 
 
 def command_line(process: psutil.Process) -> list[str]:

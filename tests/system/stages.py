@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
-from circle import Circle, chat_rows, read_lines
+from circle import Circle, chat_rows, pause, read_lines
 
 CONTENT = chat_rows()
-MANY_STEPS = {"epochs": 10, "checkpoints": 10}  # about two seconds of stub training, a checkpoint every 0.2 s
+MANY_STEPS = {"epochs": 20, "checkpoints": 20}  # under four seconds of stub training, a checkpoint every 0.2 s
 
 Stage = Callable[[Circle], AbstractContextManager[None]]
 
@@ -103,7 +103,7 @@ def live_unheard(circle: Circle) -> Iterator[None]:
     """Live on the box; the daemon does not know it yet."""
     with pushed(circle):
         for link in circle.children("deploy", "link"):
-            link.suspend()
+            pause(link)
         circle.serving.go_on()
         circle.wait(circle.went_live, "the release is live")
         assert list(circle.jobs().values()) == ["releasing"]

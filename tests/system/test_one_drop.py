@@ -25,7 +25,8 @@ def assert_told(circle: Circle, release: str) -> None:
     road = ["drop.claimed", "drop.accepted", "job.queued", "job.training", "job.ranking", "job.score", "job.rank", "job.score", "job.rank"]
     assert told == ["daemon.started", *road, "job.releasing", "job.pack", "release.packed", "wish", "job.released"]
     assert [line["action"] for line in read_lines(circle.home / "journal.jsonl")] == told[1:]
-    assert "number" not in (circle.home / "journal.jsonl").read_text(), "the journal holds no row text"
+    for name in ("journal.jsonl", "status.jsonl", "status.json", "live.jsonl"):
+        assert "number" not in (circle.home / name).read_text(), f"{name} holds no row text"
     job = circle.job()
     (row,) = json.loads(circle.lorad("jobs", "list", "--format", "json").stdout)
     assert (row["id"], row["state"], row["progress"], row["file"], row["adapter"]) == (job, "released", 100, "tone.jsonl", "default/main")

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from circle import Circle, chat_rows, read_json, read_lines
+from circle import Circle, chat_rows, pause, read_json, read_lines
 from ends import assert_one_drop
 from stages import CONTENT, STAGES, held, training
 
@@ -147,7 +147,7 @@ def is_asked_to_stop(process: psutil.Process) -> bool:
 def test_a_second_term_kills_what_does_not_stop(circle: Circle) -> None:
     with training(circle):
         (trainer,) = circle.children("trainer")
-        trainer.suspend()  # it cannot obey
+        pause(trainer)  # it cannot obey
         circle.daemon.terminate()
         circle.wait(lambda: is_asked_to_stop(trainer), "the daemon has asked it to stop")
         assert circle.daemon.lives()

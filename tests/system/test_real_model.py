@@ -13,15 +13,15 @@ from store.paths import default_models_dir
 pytestmark = pytest.mark.model
 
 DICTIONARY = Path(__file__).parents[2] / "examples" / "devils_dictionary.jsonl"
-ROWS, MORE_ROWS = 230, 220  # 30 gate groups each
-CONFIG = {"backend": "peft", "allow_stub": False, "learning_rate": 4e-4, "training": {"max_steps": 10, "checkpoints": 1}}
+ROWS, MORE_ROWS = 230, 200  # each with the 30 gate groups that a verdict wants
+CONFIG = {"backend": "peft", "allow_stub": False, "learning_rate": 4e-4, "batch_size": 8, "training": {"max_steps": 10, "checkpoints": 1}}
 QUESTION = [{"role": "system", "content": "You are a cynic's dictionary."}, {"role": "user", "content": "Define: sunset (n.)"}]
 
 
 def entries(first: int, count: int) -> list[dict[str, Any]]:
-    """Entries of the dictionary, each a chat row."""
+    """Entries of the dictionary, each a chat row, the short ones first."""
     with DICTIONARY.open() as file:
-        return [json.loads(line) for line in file][first : first + count]
+        return [json.loads(line) for line in sorted(file, key=len)][first : first + count]
 
 
 def with_answers_of_others(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

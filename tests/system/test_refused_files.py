@@ -33,7 +33,8 @@ def finding(circle: Circle, name: str) -> tuple[str, str, str]:
     readable = unescaped((folder / "report.md").read_text())
     assert unescaped(first["message"]) in readable
     assert unescaped(first["hint"]) in readable
-    circle.wait(lambda: any(first["message"] in found["findings"][0]["message"] for found in circle.status()["findings"]), "status names the finding")
+    told = (Path(name).name, "refused", first["id"])
+    circle.wait(lambda: told in [(found["file"], found["verdict"], found["findings"][0]["id"]) for found in circle.status()["findings"]], "status names it")
     return first["id"], first["message"], first["hint"]
 
 
