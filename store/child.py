@@ -63,8 +63,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
-def run_child(folder: Path, work: Callable[[Path], ExitNote], *, unfit: ChildExit) -> int:
-    """Do `work(folder)` and write exit.json last. Returns the exit status, which says the same in a word."""
+def _as_it_is(note: ExitNote) -> ExitNote:
+    return note
+
+
+def run_child(folder: Path, work: Callable[[Path], ExitNote], *, unfit: ChildExit, results: Callable[[ExitNote], ExitNote] = _as_it_is) -> int:
+    """Do `work(folder)` and write exit.json last. Returns the exit status, which says the same in a word.
+
+    `results` adds to any note, that of a failure too, what whole results lie in the folder.
+    """
     signal.signal(signal.SIGTERM, stop_at_once)
     try:
         note = work(folder)
@@ -72,10 +79,10 @@ def run_child(folder: Path, work: Callable[[Path], ExitNote], *, unfit: ChildExi
         note = note_of(error, unfit)
         log.log(logging.INFO if note.code == ChildExit.STOPPED else logging.ERROR, "%s", note.reason, exc_info=error if note.code == CRASHED else None)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the answer is known: let it reach the disk
-    return leave(folder, note)
+    return _leave(folder, results(note))
 
 
-def leave(folder: Path, note: ExitNote) -> int:
+def _leave(folder: Path, note: ExitNote) -> int:
     """Write exit.json; where not even that fits on the disk, the exit status alone speaks."""
     try:
         write(folder / EXIT, note)

@@ -7,22 +7,20 @@ import json
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Literal
 
 from core.tasks import ExitNote
+from store.child import Stopped
 from store.durable import append_line
 from store.runs import EXIT, PROGRESS, SPEC
 from trainer.checkpoints import kept, newest_resume
 
 Stage = Literal["load", "train", "dev", "score", "probe"]
 REPORT_EVERY_S = 1.0
-
-
-class Stopped(BaseException):
-    """The daemon asked this child to stop. Not an Exception: no library's `except Exception` may swallow it."""
 
 
 class RunFolder:
@@ -67,14 +65,10 @@ class RunFolder:
         known = {key: _short(value) for key, value in values.items() if value is not None}
         append_line(self.root / PROGRESS, json.dumps(line | known | {"memory_mb": peak_memory_mb()}))
 
-    def note(self, code: int, *, reason: str = "", hint: str = "", error: str = "") -> ExitNote:
+    def results(self, note: ExitNote) -> ExitNote:
         """What `exit.json` says: the outcome, and every whole result that lies in the folder."""
-        return ExitNote(
-            code=code,
-            ended_at=datetime.now(UTC),
-            reason=reason,
-            hint=hint,
-            error=error,
+        return replace(
+            note,
             steps=self.steps,
             total_steps=self.total_steps,
             candidates=kept(self.root),

@@ -3,6 +3,8 @@
 import os
 import warnings
 
+from store.engines import let_threads_sleep
+
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -12,16 +14,11 @@ OFFLINE = {
     "TQDM_DISABLE": "1",
 }
 
-# Threads that spin at a barrier burn the time slice that the thread they wait for would need. Measured on 2 cores with
-# one busy neighbour: 29 tokens/s spinning, 300 to 500 sleeping; alone, sleeping costs about a tenth.
-PATIENT = {"OMP_WAIT_POLICY": "passive"}
-
 
 def hush() -> None:
     """Call before the first import of torch or transformers. Sets environment variables of this process."""
     os.environ.update(OFFLINE)
-    for key, value in PATIENT.items():
-        os.environ.setdefault(key, value)
+    let_threads_sleep()
     warnings.filterwarnings("ignore", module=r"(transformers|peft|torch|huggingface_hub)\b.*")
     from transformers.utils import logging
 

@@ -320,6 +320,10 @@ class Circle:
     def drops(self, state: str) -> list[Path]:
         return sorted((self.home / "drops" / state).glob("drop-*"))
 
+    def in_gate(self) -> bool:
+        """Whether a drop was handed to the gate child."""
+        return bool(self.drops("gating")) and any((self.home / "tmp").glob("gate-*/gate-spec.json"))
+
     def rejected(self, name: str) -> tuple[Path, dict[str, Any]]:
         """Wait until the file is rejected. Returns its folder and its report."""
 

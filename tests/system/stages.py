@@ -22,7 +22,7 @@ def settling(circle: Circle) -> Iterator[None]:
     circle.brake("gate")
     circle.start_both()
     circle.drop(b"not JSON\n", "before.jsonl")
-    circle.wait(lambda: circle.drops("gating"), "the other file is in the gate")
+    circle.wait(circle.in_gate, "the other file is in the gate")
     circle.drop(CONTENT)
     circle.wait(lambda: [folder for folder in circle.drops("settling") if (folder / "original").exists()], "the drop is settling")
     yield
@@ -47,7 +47,7 @@ def gating(circle: Circle) -> Iterator[None]:
     circle.brake("gate")
     circle.start_both()
     circle.drop(CONTENT)
-    circle.wait(lambda: circle.drops("gating"), "the drop is in the gate")
+    circle.wait(circle.in_gate, "the drop is in the gate")
     yield
     circle.let_go("gate")
 

@@ -112,7 +112,7 @@ def test_a_file_that_changes_after_it_was_claimed_is_settled_and_read_again(circ
     aside = circle.root / "rows.jsonl"
     with put(aside, chat_rows(100)) as file:
         aside.rename(circle.inbox / "rows.jsonl")
-        circle.wait(lambda: circle.drops("gating"), "the gate has it")
+        circle.wait(circle.in_gate, "the gate has it")
         file.write(chat_rows(100, start=100))
     circle.wait_held("gate")
     circle.let_go("gate")

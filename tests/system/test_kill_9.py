@@ -71,7 +71,7 @@ def test_a_file_that_kills_the_gate_twice_is_rejected(circle: Circle) -> None:
     circle.brake("gate")
     circle.start_daemon()
     circle.drop(CONTENT)
-    circle.wait(lambda: circle.drops("gating"), "the drop is in the gate")
+    circle.wait(circle.in_gate, "the drop is in the gate")
     circle.wait_held("gate")
     circle.brake("gate")
     circle.kill_held("gate")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from trainer_cases import chat, questions
+from trainer_cases import chat, questions, results_of
 
 from core.config import Config
 from core.errors import ChildError
@@ -49,7 +49,7 @@ def trained(tiny_base: Path, train_drop: RowsOf, settings: dict[str, Any], run_i
 @pytest.fixture
 def models(trained: RunFolder) -> tuple[ScoreModel, ...]:
     """The base and both checkpoints."""
-    candidates = trained.note(0).candidates
+    candidates = results_of(trained).candidates
     return (ScoreModel(id="base", adapter=None), *(ScoreModel(id=found.id, adapter=str(trained.root / found.path)) for found in candidates))
 
 
@@ -58,7 +58,7 @@ def test_each_model_gets_a_file_with_its_rows_in_order(
 ) -> None:
     run = run_in("02-score")
     PeftBackend().score(ScoreTask(job="job-1", backend="peft", base=str(tiny_base), rows=(train_drop,), split="dev", models=models, settings=settings), run)
-    assert run.note(0).scores == {f"dev/{model.id}": f"scores/dev-{model.id}.jsonl" for model in models}
+    assert results_of(run).scores == {f"dev/{model.id}": f"scores/dev-{model.id}.jsonl" for model in models}
     means = []
     for model in models:
         header, rows = lines_of(run.root / f"scores/dev-{model.id}.jsonl")
@@ -75,7 +75,7 @@ def test_each_model_gets_a_file_with_its_rows_in_order(
         assert {tuple(row) for row in rows} == {("drop", "line", "group", "loss", "tokens")}
         means.append(sum(row["loss"] for row in rows) / sum(row["tokens"] for row in rows))
     assert means[0] == pytest.approx(math.log(300), rel=0.05)  # the base is random
-    dev_losses = [found.dev_loss for found in trained.note(0).candidates]
+    dev_losses = [found.dev_loss for found in results_of(trained).candidates]
     assert means[1:] == pytest.approx(dev_losses, rel=1e-3)  # the training saw the same rows through the same forward pass
     assert means[2] < means[0]
 
@@ -204,7 +204,7 @@ def test_the_stub_makes_up_scores_in_which_later_steps_are_slightly_better(
     rows = drop(questions(200), ["train"] * 100 + ["dev"] * 50 + ["gate"] * 50)
     run = run_in("01-train")
     StubBackend().train(TrainTask(job="job-1", backend="stub", base="", rows=(rows,), settings=settings), run)
-    candidates = run.note(0).candidates
+    candidates = results_of(run).candidates
     assert [found.step for found in candidates] == [25, 50]
     models = (ScoreModel(id="base", adapter=None), *(ScoreModel(id=found.id, adapter=str(run.root / found.path)) for found in candidates))
     best = models[-1].id

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from trainer_cases import chat, progress_of
+from trainer_cases import chat, progress_of, results_of
 
 from core.config import Config
 from core.tasks import RowsOf, ScoreModel, ScoreTask, TrainTask
@@ -34,7 +34,7 @@ def test_the_embedded_base_trains_scores_and_knows_paris(
     losses = [line["loss"] for line in progress_of(trained)]
     assert losses[0] < 6  # a base that was dequantised wrongly starts far above
     assert losses[-1] < losses[0] - 0.3
-    (kept,) = trained.note(0).candidates
+    (kept,) = results_of(trained).candidates
     models = (ScoreModel(id="base", adapter=None), ScoreModel(id=kept.id, adapter=str(trained.root / kept.path)))
     scored = run_in("02-score")
     task = ScoreTask(job="job-1", backend="peft", base=str(real_base), rows=(rows,), split="gate", models=models, settings=settings, probe=kept.id)

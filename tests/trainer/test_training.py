@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainer_cases import chat, progress_of, questions
+from trainer_cases import chat, progress_of, questions, results_of
 
 from core.config import Config
 from core.errors import ChildError, LoradError
 from core.exits import ChildExit
 from core.tasks import RowsOf, TrainTask
 from store import codec
+from store.child import Stopped
 from store.seals import SEAL, check_seal
 from trainer import run as run_module
 from trainer import space
 from trainer.backends import training
 from trainer.backends.peft import PeftBackend
-from trainer.run import RunFolder, Stopped
+from trainer.run import RunFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*")
 RunIn = Callable[..., RunFolder]
@@ -71,7 +72,7 @@ def weights_of(run: RunFolder, step: int) -> dict[str, torch.Tensor]:
 def test_a_training_ends_with_sealed_checkpoints_and_says_how_it_went(task: Change, run_in: RunIn) -> None:
     run = run_in("01-train")
     PeftBackend().train(task(), run)
-    note = run.note(0)
+    note = results_of(run)
     assert (note.steps, note.total_steps, note.checkpoint) == (6, 6, "resume/step_000006")
     assert [candidate.path for candidate in note.candidates] == ["checkpoints/step_000003", "checkpoints/step_000006"]
     for candidate in note.candidates:
@@ -108,13 +109,13 @@ def test_stop_and_resume_make_the_steps_of_an_uninterrupted_training(stop_at: in
     stopped = StopAfter(run_in("01-train").root, stop_at)
     with pytest.raises(Stopped):
         PeftBackend().train(task(config=change), stopped)
-    checkpoint = stopped.note(ChildExit.STOPPED).checkpoint
+    checkpoint = results_of(stopped).checkpoint
     assert checkpoint == f"resume/step_{stop_at:06d}"
     resumed = run_in("02-train")
     PeftBackend().train(task(config=change, checkpoint=str(stopped.root / checkpoint)), resumed)
     assert list(losses_of(resumed)) == list(range(stop_at + 1, 7))
     assert losses_of(stopped) | losses_of(resumed) == pytest.approx(losses_of(whole), abs=1e-6)
-    assert [candidate.step for candidate in resumed.note(0).candidates] == [3, 6]
+    assert [candidate.step for candidate in results_of(resumed).candidates] == [3, 6]
     for name, tensor in weights_of(whole, 6).items():
         torch.testing.assert_close(weights_of(resumed, 6)[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
 
@@ -130,12 +131,12 @@ def test_a_stop_during_the_dev_loss_makes_up_for_the_checkpoint_later(task: Chan
     monkeypatch.setattr(training.Training, "_dev_loss", stop_first)
     with pytest.raises(Stopped):
         PeftBackend().train(task(), stopped)
-    note = stopped.note(ChildExit.STOPPED)
+    note = results_of(stopped)
     assert (note.candidates, note.checkpoint) == ((), "resume/step_000003")
     monkeypatch.setattr(training.Training, "_dev_loss", real)
     resumed = run_in("02-train")
     PeftBackend().train(task(checkpoint=str(stopped.root / "resume/step_000003")), resumed)
-    assert [candidate.step for candidate in resumed.note(0).candidates] == [3, 6]
+    assert [candidate.step for candidate in results_of(resumed).candidates] == [3, 6]
 
 
 @pytest.mark.parametrize("damage", ["bytes", "other settings", "gone"])
@@ -169,8 +170,8 @@ def test_a_torn_checkpoint_is_not_a_candidate(task: Change, run_in: RunIn) -> No
     PeftBackend().train(task(), run)
     (run.root / "checkpoints/step_000003" / SEAL).unlink()
     (run.root / "resume/step_000006" / SEAL).unlink()
-    assert [candidate.step for candidate in run.note(0).candidates] == [6]
-    assert run.note(0).checkpoint is None
+    assert [candidate.step for candidate in results_of(run).candidates] == [6]
+    assert results_of(run).checkpoint is None
 
 
 def test_a_few_overlong_rows_are_left_out(task: Change, run_in: RunIn, drop: Callable[..., RowsOf], caplog: pytest.LogCaptureFixture) -> None:
@@ -219,19 +220,19 @@ def test_a_full_disk_is_noticed_before_a_checkpoint_is_written(task: Change, run
     with pytest.raises(LoradError, match="no room for a checkpoint") as caught:
         PeftBackend().train(task(), run)
     assert caught.value.code == "DISK_FULL"
-    assert run.note(0).candidates == ()
+    assert results_of(run).candidates == ()
 
 
 def test_rows_without_a_dev_split_train_without_a_dev_loss(task: Change, run_in: RunIn, drop: Callable[..., RowsOf]) -> None:
     run = run_in("01-train")
     PeftBackend().train(task(drop(questions(4), name="small"), config={"training": {"epochs": 1.0}}), run)
-    assert [candidate.dev_loss for candidate in run.note(0).candidates] == [None]
+    assert [candidate.dev_loss for candidate in results_of(run).candidates] == [None]
 
 
 def test_without_bf16_the_base_computes_in_fp32(task: Change, run_in: RunIn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     from trainer.backends import model
 
     caplog.set_level("INFO")
-    monkeypatch.setattr(model, "has_bf16", lambda: False)
+    monkeypatch.setattr(model, "cpu_has_bf16", lambda: False)
     PeftBackend().train(task(config={"training": {"max_steps": 1}}), run_in("01-train"))
     assert "llama, float32, flat rows" in caplog.text

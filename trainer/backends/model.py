@@ -15,13 +15,13 @@ from core.config import Config
 from core.errors import ChildError
 from core.exits import ChildExit
 from store.bases import read_base, weights_folder
+from store.engines import cpu_has_bf16
 from trainer.backends import attention
 
 log = logging.getLogger(__name__)
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-CPU_FLAGS = Path("/proc/cpuinfo")
 
 # Families whose logits are lm_head(hidden) and whose attention needs nothing but who sees whom.
 FLAT_FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -44,16 +44,7 @@ def choose_place() -> Place:
     """A GPU with bf16 if there is one; else the CPU, in bf16 where it has instructions for it."""
     if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
         return Place(device="cuda", dtype=torch.bfloat16)
-    return Place(device="cpu", dtype=torch.bfloat16 if has_bf16() else torch.float32)
-
-
-def has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices itself; emulated, bf16 is slower than fp32."""
-    try:
-        flags = CPU_FLAGS.read_text().split()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return Place(device="cpu", dtype=torch.bfloat16 if cpu_has_bf16() else torch.float32)
 
 
 def use_threads(config: Config) -> None:

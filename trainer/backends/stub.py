@@ -16,12 +16,13 @@ from core.config import Config
 from core.tasks import ScoreModel, ScoreTask, TrainTask
 from rendering.rows import Row, read_rows
 from store.bases import STUB_BASE
+from store.child import Stopped
 from store.durable import replace_file
 from trainer import checkpoints
 from trainer.examples import Examples, require_trainable
 from trainer.plan import Plan
 from trainer.probes import NUM_TOKENS, PROBE, read_prompts
-from trainer.run import RunFolder, Stopped
+from trainer.run import RunFolder
 from trainer.scores import Header, Score, shift_rows, write_scores, write_shift
 from trainer.settings import config_of
 

@@ -20,6 +20,7 @@ from core.config import Config
 from core.errors import IntegrityError
 from core.tasks import TrainTask
 from store.bases import read_base
+from store.child import Stopped
 from store.seals import check_seal
 from trainer import checkpoints
 from trainer.backends.batches import forward_for, micro_batches
@@ -28,7 +29,7 @@ from trainer.backends.model import choose_place, load_base, new_adapter, put_ada
 from trainer.backends.resume import Progress, read_progress, write_progress
 from trainer.examples import Example, Examples
 from trainer.plan import Plan
-from trainer.run import RunFolder, Stopped
+from trainer.run import RunFolder
 from trainer.space import MB, require_free
 
 log = logging.getLogger(__name__)
