@@ -111,6 +111,8 @@ class Applier:
     def _journal(self, now: datetime, action: str, **fields: object) -> None:
         write_entry(self._home.journal, now, action, **fields)
         self._tell(now, action, **fields)
+        words = " ".join(f"{key}={value}" for key, value in fields.items() if value not in (None, ""))
+        log.info("%s %s", action, words, extra={"action": action})
 
     # ---------------------------------------------------------------- drops
 

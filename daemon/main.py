@@ -34,10 +34,11 @@ log = logging.getLogger(__name__)
 
 VERSION = "0.1.0"
 MIN_FREE_BYTES = 64 << 20  # below this the state itself could not be written safely
-BUSY_TICK_S = 0.05  # while the gate is at work or something just changed
-WORK_TICK_S = 0.25  # while a child runs
+BUSY_TICK_S = 0.05  # while the gate is at work
+WORK_TICK_S = 0.25  # while a job or a drop is on its way
 IDLE_TICK_S = 1.0
 ANSWERS_KEPT_S = 600.0
+PREREQUISITES = ("BASE_MISSING", "RSYNC_MISSING")
 
 
 class Daemon:
@@ -77,7 +78,6 @@ class Daemon:
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see daemon.inbox.has_writer
         watcher.start()
-        self._note_prerequisites(index)
         status.tell(clock.now(), "daemon.started", pid=os.getpid(), instance=self._instance, backend=index.backend.name, reason=index.backend.why)
         try:
             gate.ensure()
@@ -110,17 +110,7 @@ class Daemon:
             self._wake.wait(0 if num_steps else loop.pause_s())
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        self._wake.set()
-
-    def _note_prerequisites(self, index: Index) -> None:
-        """Say at once what the first job will need."""
-        if shutil.which("rsync") is None:
-            hint = "install rsync (apt-get install rsync); jobs train meanwhile and wait before shipping"
-            index.incident = Incident(clock.now(), "RSYNC_MISSING", "rsync is not on PATH: no release can be shipped", hint)
-        if index.base_sha256 is None:
-            hint = "run `lorad models pull`; files stay safe in drops/settling until then"
-            index.incident = Incident(clock.now(), "BASE_MISSING", f"no base model {index.config.model_path or index.config.model_name!r}", hint)
+        self._signals += 1  # not `_wake.set()`: the handler may interrupt this very thread while it holds the event's lock
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,6 +133,7 @@ class Loop:
             self.gate.ensure()
         self.links.ensure()
         facts = self.observer.look()
+        self._note_prerequisites()
         self._merge_ledgers()
         applied = 0
         failed: set[str] = set()
@@ -160,11 +151,28 @@ class Loop:
         sweep_answers(self.index.home, ANSWERS_KEPT_S, clock.wall_s())
         return applied
 
+    def _note_prerequisites(self) -> None:
+        """Say what the first job will need, and take it back once it is there."""
+        index = self.index
+        missing: dict[str, tuple[str, str]] = {}
+        if shutil.which("rsync") is None:
+            hint = "install rsync (apt-get install rsync); jobs train meanwhile and wait before shipping"
+            missing["RSYNC_MISSING"] = ("rsync is not on PATH: no release can be shipped", hint)
+        if index.base_sha256 is None:
+            hint = "run `lorad models pull`; files stay safe in drops/settling until then"
+            missing["BASE_MISSING"] = (f"no base model {index.config.model_path or index.config.model_name!r}", hint)
+        told = index.incident.code if index.incident else ""
+        if told in PREREQUISITES and told not in missing:
+            index.incident = None
+        for code, (what, hint) in missing.items():
+            if index.incident is None:
+                index.incident = Incident(clock.now(), code, what, hint)
+
     def pause_s(self) -> float:
         """How long to wait unless woken."""
-        if self.gate.is_busy() or self.index.drops_on_their_way():
+        if self.gate.is_busy():
             return BUSY_TICK_S
-        return WORK_TICK_S if self.index.jobs else IDLE_TICK_S
+        return WORK_TICK_S if self.index.jobs or self.index.drops_on_their_way() else IDLE_TICK_S
 
     def _merge_ledgers(self) -> None:
         for target in self.index.config.deploy.targets:
