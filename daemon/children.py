@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -31,11 +32,13 @@ ORPHAN_PATIENCE_S = 10.0
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
 
-def _die_with_daemon() -> None:
+def _die_with_daemon(daemon: int) -> None:
     """Runs in the child between fork and exec."""
     os.setsid()
     if _prctl is not None:
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != daemon:  # it died before the line above: no signal will come
+            os._exit(1)
 
 
 @dataclass(slots=True)
@@ -115,7 +118,7 @@ def spawn(words: list[str], *, stdout: IO[bytes], pass_fds: tuple[int, ...] = ()
         stdout=stdout,
         stderr=subprocess.STDOUT,
         pass_fds=pass_fds,
-        preexec_fn=_die_with_daemon,  # only setsid and prctl run between fork and exec
+        preexec_fn=partial(_die_with_daemon, os.getpid()),  # only setsid, prctl and getppid run between fork and exec
         env=environment,
     )
     return process

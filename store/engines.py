@@ -30,7 +30,7 @@ def choose_backend(config: Config) -> Backend:
         return Backend(config.backend, "named in config.json")
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        return Backend("stub", f"{', '.join(missing)} not installed (pip install 'lorad[cpu]'): dry runs only, nothing is promoted")
+        return Backend("stub", f"{', '.join(missing)} not installed (pip install 'lorad[cpu]'): dry runs only, promoted only where allow_stub says so")
     return Backend("peft", "torch, transformers and peft are installed")
 
 
