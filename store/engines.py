@@ -12,7 +12,7 @@ CPU_FLAGS = Path("/proc/cpuinfo")
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 # Threads that spin at a barrier burn the time slice that the thread they wait for would need. Measured on 2 cores with
-# one busy neighbour: 29 tokens/s spinning, 300 to 500 sleeping; alone, sleeping costs about a tenth.
+# one busy neighbour: 29 tokens/s spinning, 300 to 500 sleeping; alone, sleeping costs about a fifth (515 to 640 against 800).
 PATIENT = {"OMP_WAIT_POLICY": "passive"}
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
-from circle import Circle, chat_rows, pause, read_lines
+from circle import Circle, chat_rows, read_lines
+from processes import pause
 
 CONTENT = chat_rows()
 MANY_STEPS = {"epochs": 20, "checkpoints": 20}  # under four seconds of stub training, a checkpoint every 0.2 s

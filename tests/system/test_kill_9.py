@@ -2,12 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from circle import Circle, read_json
 from ends import assert_one_drop, assert_one_release
-from stages import CONTENT, MANY_STEPS, STAGES, gating, live_unheard, pushed, training, wished
+from processes import lives, wait_until
+from stages import CONTENT, MANY_STEPS, STAGES, Stage, gating, live_unheard, pushed, training, wished
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -104,8 +108,8 @@ def test_three_crashes_of_the_trainer_fail_the_job_and_retry_makes_another(circl
 
 
 @pytest.mark.parametrize("stage", [wished, pushed], ids=["before the push", "while releasing"])
-def test_serving_killed_before_it_judged_the_wish_carries_it_out_after_a_restart(circle: Circle, stage: object) -> None:
-    with stage(circle):  # type: ignore[operator]
+def test_serving_killed_before_it_judged_the_wish_carries_it_out_after_a_restart(circle: Circle, stage: Stage) -> None:
+    with stage(circle):
         circle.serving.kill()
     circle.start_serving()
     assert_one_release(circle, CONTENT)
@@ -127,3 +131,24 @@ def test_everything_killed_at_once_comes_back(circle: Circle) -> None:
         circle.serving.kill()
     circle.start_both()
     assert_one_release(circle, CONTENT)
+
+
+SLOW_FORK = """
+import os, sys, time
+import daemon.children
+begin, os.setsid = os.setsid, lambda: (open(sys.argv[1], "w").close(), time.sleep(0.3), begin())
+daemon.children.spawn(["http.server", "0", "--bind", "127.0.0.1"], stdout=open(os.devnull, "wb"))
+"""
+
+
+def test_a_child_that_was_being_forked_when_the_daemon_was_killed_does_not_outlive_it(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", SLOW_FORK, str(tmp_path / "forked")])
+    wait_until((tmp_path / "forked").exists, "the child is between fork and exec")
+    (child,) = psutil.Process(parent.pid).children()
+    parent.kill()
+    parent.wait()
+    try:
+        wait_until(lambda: not lives(child), "the child has ended", 10)
+    finally:
+        if lives(child):
+            child.kill()

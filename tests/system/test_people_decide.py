@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from circle import Circle, chat_rows, pause, read_json, read_lines
+from circle import Circle, chat_rows, read_json, read_lines
 from ends import assert_one_drop
+from processes import pause
 from stages import CONTENT, STAGES, held, training
 
 FEW = chat_rows(60)  # nine gate groups: too weak to judge by
