@@ -12,7 +12,7 @@ from circle import Circle, chat_rows, read_lines
 from processes import pause
 
 CONTENT = chat_rows()
-MANY_STEPS = {"epochs": 20, "checkpoints": 20}  # under four seconds of stub training, a checkpoint every 0.2 s
+MANY_STEPS = {"epochs": 15, "checkpoints": 15}  # under three seconds of stub training, a checkpoint every 0.2 s
 
 Stage = Callable[[Circle], AbstractContextManager[None]]
 
