@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from cli.asking import require_daemon
 from cli.options import config_option
 from core.errors import ConfigError, LoradError, RefusedError
-from core.names import parse_adapter
+from core.names import parse_adapter, stamp
 from store.config_file import config_path, home_of
 from store.inbox import Dropped, put_drop
 from store.paths import Home
@@ -51,10 +52,11 @@ def drop(
     home.prepare()
     if wait:
         require_daemon(home)
+    since = f"drop-{stamp(datetime.now(UTC), '')}"  # noqa: TID251 - a person drops now; an inode alone may have served an earlier drop
     dropped = [put_drop(home, file, parse_adapter(adapter), nest(sidecar)) for file in files]
     for file, one in zip(files, dropped, strict=True):
         click.echo(f"dropped {file} as {one.path}")
-    return max(follow(home, one) for one in dropped) if wait else 0
+    return max(follow(home, one, since) for one in dropped) if wait else 0
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -71,35 +73,36 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
     return parsed
 
 
-def follow(home: Home, dropped: Dropped) -> int:
-    """Wait until the dropped file's job has ended or is held. Returns the exit status; shows each change."""
+def follow(home: Home, dropped: Dropped, since: str) -> int:
+    """Wait until the dropped file's job has ended or is held; only drops whose id is after `since` count. Returns the exit status; shows each change."""
     told = ""
     while True:
-        row = _job_row(home, dropped)
+        row = _job_row(home, dropped, since)
         if row is not None:
             told = _tell(row, told)
             if row["state"] in ENDS:
                 click.echo(f"{row['id']}: {row['state']}" + (f": {row['reason']}" if row["reason"] else ""))
                 return ENDS[row["state"]]
-        elif (folder := _rejected(home, dropped)) is not None:
+        elif (folder := _rejected(home, dropped, since)) is not None:
             raise RefusedError(f"{dropped.path.name} was refused: {_first_finding(folder)}", hint=f"read {folder / 'report.md'}", code="DROP_REFUSED")
         require_daemon(home)
         time.sleep(POLL_S)
 
 
-def _job_row(home: Home, dropped: Dropped) -> dict[str, Any] | None:
+def _job_row(home: Home, dropped: Dropped, since: str) -> dict[str, Any] | None:
     try:
         listing = json.loads(home.listing.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    drop_row = next((row for row in reversed(listing["drops"]) if (row["device"], row["inode"]) == (dropped.device, dropped.inode)), None)
+    recent = [row for row in listing["drops"] if row["id"] > since]
+    drop_row = next((row for row in recent if (row["device"], row["inode"]) == (dropped.device, dropped.inode)), None)
     if drop_row is None or drop_row["job"] is None:
         return None
     return next((row for row in listing["jobs"] if row["id"] == drop_row["job"]), None)
 
 
-def _rejected(home: Home, dropped: Dropped) -> Path | None:
-    for folder in sorted(home.rejected.iterdir(), reverse=True):
+def _rejected(home: Home, dropped: Dropped, since: str) -> Path | None:
+    for folder in (folder for folder in home.rejected.iterdir() if folder.name > since):
         try:
             claim = json.loads((folder / "claim.json").read_text())
         except (OSError, ValueError):

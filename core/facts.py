@@ -177,6 +177,7 @@ class SetAside:
 
     drop: str
     reason: str
+    job: str  # its job, whose move waits where this fails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,12 +28,13 @@ PASSING = frozenset({"FILE_CHANGED", "DISK_FULL", "IO_ERROR"})  # troubles of th
 
 def decide_intake(facts: Facts, now: datetime) -> Iterator[Step]:
     """Steps for the inbox and for drops that have no job yet, in claim order."""
-    yield from (TakeDrop(entry=entry) for entry in facts.entries if is_whole(entry, facts))
     gate_free = facts.gate.alive and facts.gate.drop is None and facts.disk_free_bytes >= GATE_FREE_BYTES
     for seen in sorted(facts.drops.values(), key=lambda seen: seen.drop.id):
         steps = list(_decide_drop(seen, facts, now, gate_free))
         gate_free = gate_free and not any(isinstance(step, GateDrop) for step in steps)
         yield from steps
+    claimed = {(seen.drop.claim.device, seen.drop.claim.inode) for seen in facts.drops.values() if seen.at_source}
+    yield from (TakeDrop(entry=entry) for entry in facts.entries if is_whole(entry, facts) and (entry.device, entry.inode) not in claimed)
 
 
 def is_whole(entry: Entry, facts: Facts) -> bool:
@@ -59,7 +60,9 @@ def _decide_drop(seen: DropSeen, facts: Facts, now: datetime, gate_free: bool) -
             yield from _decide_settling(seen, facts, now, gate_free)
         case Gating(crashes=crashes):
             gate = facts.gate
-            if gate.drop == drop.id and gate.result is not None:
+            if seen.code:  # the config was changed so that the sidecar does not resolve any more
+                yield RejectDrop(drop=drop.id, code=seen.code, message=seen.problem, hint=seen.hint)
+            elif gate.drop == drop.id and gate.result is not None:
                 if facts.base_sha256 is not None:
                     yield _after_gate(seen, gate.result, facts)
             elif gate.drop == drop.id and gate.died:

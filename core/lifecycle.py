@@ -62,6 +62,7 @@ TABLE: dict[JobState, dict[Event, JobState]] = {
         E.LIVE: S.RELEASED,
         E.INCUMBENT_CHANGED: S.RANKING,
         E.SUPERSEDE: S.CANCELLED,
+        E.CANCEL: S.CANCELLED,
         E.TARGET_REFUSED: S.FAILED,
         E.FAIL: S.FAILED,
     },

@@ -208,7 +208,7 @@ def _after_verdict(job: Job, ranking: Ranking, word: VerdictWord, now: datetime)
     elif word is VerdictWord.HOLD:
         yield _hold(job, ranking, ranking.reason, now)
     else:
-        yield SetAside(drop=job.card.drop, reason=f"refused by the verdict of {job.id}")
+        yield SetAside(drop=job.card.drop, job=job.id, reason=f"refused by the verdict of {job.id}")
         ended = Ended(at=now, reason=ranking.reason, code="VERDICT_REFUSED", verdict=ranking.verdict, started_at=ranking.since)
         yield Move(job=job.id, event=Event.REFUSE, facts=ended)
 

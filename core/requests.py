@@ -42,11 +42,13 @@ def _decide(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
 def _on_job(command: Command, job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
     if command.kind is CommandKind.CANCEL:
         yield _cancel(job, now)
+        if isinstance(job.facts, Releasing):
+            yield from _wish_for_live(job, job.facts, facts)
         yield _yes(command, f"job {job.id} is being cancelled")
     elif command.kind is CommandKind.REFUSE:
         ranking = job.facts.ranking if isinstance(job.facts, Held) else None
         move = _checked(job, Event.REFUSE, ended_by_person(ranking, command.reason or "refused by a person", now, command.actor))
-        yield SetAside(drop=job.card.drop, reason=f"refused by {command.actor or 'a person'}: {command.reason}")
+        yield SetAside(drop=job.card.drop, job=job.id, reason=f"refused by {command.actor or 'a person'}: {command.reason}")
         yield move
         yield _yes(command, f"job {job.id} is refused; later jobs do not train on its drop")
     else:
@@ -59,10 +61,18 @@ def _checked(job: Job, event: Event, facts: StateFacts) -> Move:
 
 
 def _cancel(job: Job, now: datetime) -> Step:
-    if isinstance(job.facts, Training | Ranking) and job.facts.child is not None:
+    if isinstance(job.facts, Releasing) or (isinstance(job.facts, Training | Ranking) and job.facts.child is not None):
         return Record(job=job.id, facts=replace(job.facts, cancel=True))
     ranking = job.facts.ranking if isinstance(job.facts, Held) else job.facts if isinstance(job.facts, Ranking) else None
     return _checked(job, Event.CANCEL, ended_by_person(ranking, "cancelled", now))
+
+
+def _wish_for_live(job: Job, work: Releasing, facts: Facts) -> Iterator[Step]:
+    """Take a release back from the targets that were asked for it: the job leaves once they have spoken."""
+    for target in facts.targets:
+        if target.name in work.fences:
+            live = target.live.get(job.card.adapter)
+            yield SetWish(target=target.name, alias=job.card.adapter, wish=Wish(release=live, replaces=live))
 
 
 def _approve(command: Command, job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
@@ -95,6 +105,11 @@ def _retry(command: Command, facts: Facts) -> Iterator[Step]:
             yield _no(command, f"job {job.id} is {job.state.value}", "only an ended job can be tried again", "ILLEGAL_TRANSITION")
         else:
             yield _unknown(command, facts)
+        return
+    same = [job.id for job in facts.jobs.values() if job.card.identity == ended.identity]
+    same += [other.id for other in facts.ended.values() if other.identity == ended.identity and other.state == JobState.RELEASED and other.id != ended.id]
+    if same:
+        yield _no(command, f"job {same[0]} has the same rows and is on its way or released", "`lorad drop --again` trains on them once more", "DUPLICATE")
         return
     if ended.state == JobState.RELEASED:
         yield _no(command, f"job {ended.id} is released", "drop the file with --again to train on it once more", "ILLEGAL_TRANSITION")

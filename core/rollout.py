@@ -26,12 +26,18 @@ def decide_releasing(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
         yield from _leave(job, work, facts, now)
     elif facts.stopping:
         return
-    elif work.version is None:
+    elif work.version is None and _reserves_next(job, facts):
         yield Record(job=job.id, facts=replace(work, version=facts.versions.get(job.card.adapter, 0) + 1))
-    elif work.release is None:
+    elif work.version is not None and work.release is None:
         yield StartChild(job=job.id, kind=Kind.PACK)
-    else:
+    elif work.release is not None:
         yield from _publish(job, work, facts, now)
+
+
+def _reserves_next(job: Job, facts: Facts) -> bool:
+    """One job of an adapter reserves a version in a tick, the oldest: two would take the same number."""
+    waiting = [other.id for other in facts.jobs.values() if isinstance(other.facts, Releasing) and other.facts.version is None]
+    return job.id == min(other for other in waiting if facts.jobs[other].card.adapter == job.card.adapter)
 
 
 def _newer_owner(job: Job, facts: Facts) -> bool:
@@ -130,8 +136,8 @@ def _leave(job: Job, work: Releasing, facts: Facts, now: datetime) -> Iterator[S
         if work.release in target.was_live:
             yield Move(job=job.id, event=Event.LIVE, facts=_ended(work, "was live before it was replaced", now))
             return
-    reason = "the adapter was rolled back" if work.cancel else "superseded by a newer job"
-    yield Move(job=job.id, event=Event.SUPERSEDE, facts=replace(_ended(work, reason, now), release=None))
+    reason, event = ("cancelled by a person", Event.CANCEL) if work.cancel else ("superseded by a newer job", Event.SUPERSEDE)
+    yield Move(job=job.id, event=event, facts=replace(_ended(work, reason, now), release=None))
 
 
 def _ended(work: Releasing, reason: str, now: datetime) -> Ended:

@@ -12,6 +12,7 @@ from typing import Any
 from core import facts as f
 from core.commands import Answer, Command
 from core.errors import LockHeldError, LoradError
+from core.exits import ChildExit
 from core.facts import EndedJob, Step
 from core.gate import GateSpec
 from core.lifecycle import Event, step
@@ -34,6 +35,7 @@ from core.records import (
     Settling,
     Training,
 )
+from core.tasks import ExitNote
 from daemon.children import Children
 from daemon.findings import in_words
 from daemon.gatekeeper import Gatekeeper
@@ -255,9 +257,10 @@ class Applier:
     def _to_train_on(self, own: Drop) -> tuple[DropRef, ...]:
         """All accepted drops of the adapter up to its own that are not set aside; its own always."""
         refs = []
+        released = {job.card.drop for job in self._index.ended.values() if job.state is JobState.RELEASED}  # a retry may have been
         for drop in self._accepted_of(own.claim.adapter):
             assert isinstance(drop.facts, Accepted)
-            if drop.id == own.id or (drop.id < own.id and drop.facts.set_aside is None):
+            if drop.id == own.id or (drop.id < own.id and (drop.facts.set_aside is None or drop.id in released)):
                 refs.append(DropRef(id=drop.id, sha256=drop.facts.sha256))
         return tuple(refs)
 
@@ -300,7 +303,8 @@ class Applier:
         try:
             self._children.start(job.id, run, WORDS[the_step.kind], the_step.slot, self._index.config.training.threads)
         except LockHeldError:
-            log.info("slot %s was taken in between; the run counts as interrupted", the_step.slot, extra={"action": "slot_taken", "job": job.id})
+            note = ExitNote(code=ChildExit.STOPPED, ended_at=now, reason=f"slot {the_step.slot} was taken in between")
+            runs.write_exit(run, note)  # the child never started: nobody else writes here, and it is no attempt
 
     def _place(self, the_step: f.PlaceRelease, now: datetime) -> None:
         job = self._index.job(the_step.job)

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import stat
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from core.facts import Entry
 from core.names import DEFAULT_ADAPTER, is_part
 from daemon.clock import monotonic_s, wall_s
+
+log = logging.getLogger(__name__)
 
 TAIL_BYTES = 8 << 20  # a last line longer than this counts as not parsable; the gate refuses rows over 4 MiB anyway
 MAX_ENTRIES = 500  # taken up in one tick, so that a burst does not hold the tick for long
@@ -48,7 +51,7 @@ class Inbox:
         for path, adapter, problem in self._walk():
             try:
                 found = path.lstat()
-            except FileNotFoundError:
+            except OSError:
                 continue
             yield self._entry(path, adapter, problem, found, settle_s)
 
@@ -111,14 +114,16 @@ def _visible(folder: Path) -> list[Path]:
     """Entries that are not left alone: dot-names and `.part` belong to their writers."""
     try:
         return [folder / name for name in os.listdir(folder) if not name.startswith(".") and not name.endswith(".part")]
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            log.debug("left alone: %s", error)
         return []
 
 
 def _is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -128,7 +133,7 @@ def _file(path: Path, adapter: str) -> Iterator[tuple[Path, str, str]]:
         return  # a sidecar waits for its data file
     try:
         mode = path.lstat().st_mode
-    except FileNotFoundError:
+    except OSError:
         return
     if stat.S_ISLNK(mode):
         yield path, adapter, f"{path.name!r} is a symbolic link; copy the file itself"

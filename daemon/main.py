@@ -8,10 +8,12 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
 from core.errors import LockHeldError, StateError
+from core.facts import Reply, Step, StopChild
 from core.reconcile import decide
 from daemon import clock
 from daemon.apply import Applier, describe
@@ -24,6 +26,7 @@ from daemon.status import Status
 from daemon.watcher import Watcher
 from store.commands import sweep_answers
 from store.config import ConfigLoader
+from store.drops import finish_rejections
 from store.jobs import sweep_tmp
 from store.keys import ensure_keys
 from store.locks import owns
@@ -67,6 +70,7 @@ class Daemon:
         index = Index.load(self._home, self._loader)
         end_orphans(self._home, index.config.slots)
         sweep_tmp(self._home)
+        finish_rejections(self._home)
         children = Children(self._home, index.config.slots)
         gate = Gatekeeper(self._home)
         status = Status(index, self._instance, clock.now())
@@ -134,22 +138,40 @@ class Loop:
         self.links.ensure()
         facts = self.observer.look()
         self._note_prerequisites()
-        self._merge_ledgers()
+        self._guarded("merging the ledgers", self._merge_ledgers)
+        applied = self._apply(decide(facts, now).steps, now)
+        self._guarded("writing status", lambda: self.status.write(facts, now))
+        sweep_answers(self.index.home, ANSWERS_KEPT_S, clock.wall_s())
+        return applied
+
+    def _apply(self, steps: tuple[Step, ...], now: datetime) -> int:
+        """Apply the steps in order. After a failure, later steps about the same job or drop wait for the next tick; so does
+        the answer to a command one of whose steps failed: the command stays and is decided again."""
         applied = 0
         failed: set[str] = set()
-        for step in decide(facts, now).steps:
+        unanswerable = False
+        for step in steps:
             about = str(getattr(step, "job", "") or getattr(step, "drop", ""))
+            if isinstance(step, Reply) and unanswerable:
+                unanswerable = False
+                continue
             if about and about in failed:
                 continue
             try:
                 self.applier.apply(step, now)
-                applied += 1
+                applied += not isinstance(step, StopChild)  # asking again is no progress
             except Exception as error:  # the tick is a border: one step that fails must not stop the others
                 failed.add(about)
+                unanswerable = True
                 self._tell_failure(type(step).__name__, about, error)
-        self.status.write(facts, now)
-        sweep_answers(self.index.home, ANSWERS_KEPT_S, clock.wall_s())
         return applied
+
+    def _guarded(self, what: str, do: Callable[[], None]) -> None:
+        """A full disk must not end the daemon and its trainer: tell it and go on."""
+        try:
+            do()
+        except OSError as error:
+            self._tell_failure(what, "", error)
 
     def _note_prerequisites(self) -> None:
         """Say what the first job will need, and take it back once it is there."""

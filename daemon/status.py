@@ -83,7 +83,7 @@ class Status:
                 "warnings": list(index.warnings),
             },
             "queue": {job_state.value: counts.get(job_state.value, 0) for job_state in JobState},
-            "drops": {"settling": on_their_way.get("settling", 0), "gating": on_their_way.get("gating", 0)},
+            "drops": {"waiting": len(facts.entries), "settling": on_their_way.get("settling", 0), "gating": on_their_way.get("gating", 0)},
             "current": self._current(),
             "live": self._live(facts),
             "targets": [self._target(target) for target in facts.targets],

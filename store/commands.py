@@ -1,6 +1,7 @@
 """commands/: wishes of people, one file each; the daemon consumes them and answers beside."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from core.commands import Answer, Command
@@ -42,5 +43,6 @@ def read_answer(path: Path) -> Answer | None:
 def sweep_answers(home: Home, older_than_s: float, now_s: float) -> None:
     """Delete answers that nobody fetched."""
     for path in home.commands.glob(f"*{ANSWER}"):
-        if now_s - path.stat().st_mtime > older_than_s:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # fetched in between
+            if now_s - path.stat().st_mtime > older_than_s:
+                path.unlink()

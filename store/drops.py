@@ -16,9 +16,10 @@ from typing import Any
 from core.errors import ConfigError, IntegrityError
 from core.jsonc import loads
 from core.records import Accepted, Claim, Drop, DropState, Gating, Settling
-from store.codec import read, write
+from store.codec import read, read_if_whole, write
 from store.durable import made_aside, move, replace_file, sync_dir
 from store.paths import Home
+from store.seals import is_sealed
 
 CLAIM = "claim.json"
 ORIGINAL = "original"
@@ -84,9 +85,13 @@ def is_unchanged(home: Home, drop: Drop) -> bool:
 
 
 def forget_claim(home: Home, drop: Drop) -> None:
-    """Remove a claim that took nothing."""
-    shutil.rmtree(drop_folder(home, drop))
-    sync_dir(drop_folder(home, drop).parent)
+    """Remove a claim whose file is gone; a sidecar that was taken already goes back beside where the file lay."""
+    folder = drop_folder(home, drop)
+    assert not os.path.lexists(folder / ORIGINAL), "a claim that holds a file is never forgotten"
+    if drop.claim.sidecar is not None and not os.path.lexists(home.inbox / drop.claim.sidecar):
+        _rename_if_there(folder / SIDECAR, home.inbox / drop.claim.sidecar)
+    shutil.rmtree(folder)
+    sync_dir(folder.parent)
 
 
 def move_drop(home: Home, before: Drop, after: Drop) -> None:
@@ -108,17 +113,32 @@ def reject_drop(home: Home, drop: Drop, reports: dict[str, str]) -> Path:
     shutil.rmtree(folder / ROWS, ignore_errors=True)
     for name, content in reports.items():
         replace_file(folder / name, content)
-    for kept, name in ((ORIGINAL, drop.claim.file), (SIDECAR, drop.claim.file.removesuffix(".jsonl") + ".job.json")):
-        if os.path.lexists(folder / kept) and name not in reports and name != CLAIM:
-            os.rename(folder / kept, folder / name)
     destination = home.drop(DropState.REJECTED, drop.id)
-    move(folder, destination)
+    move(folder, destination)  # this rename decides; what follows only gives the file its own name back
+    name_as_dropped(destination, drop.claim)
     return destination
+
+
+def name_as_dropped(folder: Path, claim: Claim) -> None:
+    """Give file and sidecar of a rejected drop the names they came with. A repeat changes nothing."""
+    for kept, name in ((ORIGINAL, claim.file), (SIDECAR, claim.file.removesuffix(".jsonl") + ".job.json")):
+        if os.path.lexists(folder / kept) and not os.path.lexists(folder / name):
+            os.rename(folder / kept, folder / name)
+
+
+def finish_rejections(home: Home) -> None:
+    """Finish what a crash in `reject_drop` left, as far as the last step."""
+    for path in home.rejected.glob(f"*/{ORIGINAL}*"):
+        claim = read_if_whole(Claim, path.parent / CLAIM)
+        if claim is not None:
+            name_as_dropped(path.parent, claim)
 
 
 def place_rows(home: Home, drop: Drop, checked: Path) -> None:
     """Rename the gate's sealed result into the drop's folder; a left-over of a broken-off acceptance is replaced."""
     destination = drop_folder(home, drop) / ROWS
+    if not checked.exists() and is_sealed(destination):
+        return  # placed before, when the step after this one failed
     shutil.rmtree(destination, ignore_errors=True)
     move(checked, destination)
 

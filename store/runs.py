@@ -38,6 +38,11 @@ def read_exit(run: Path) -> ExitNote | None:
     return read_if_whole(ExitNote, run / EXIT)
 
 
+def write_exit(run: Path, note: ExitNote) -> None:
+    """Leave the last word in a run folder."""
+    write(run / EXIT, note)
+
+
 def last_progress(run: Path) -> dict[str, Any] | None:
     """The newest whole line of progress.jsonl. Reads at most the last 8 KiB."""
     try:

@@ -10,6 +10,7 @@ from core.facts import (
     AcceptDrop,
     DropSeen,
     EndedJob,
+    Entry,
     Facts,
     FinishClaim,
     ForgetClaim,
@@ -19,6 +20,7 @@ from core.facts import (
     RejectDrop,
     SettleAgain,
     Step,
+    TakeDrop,
 )
 from core.gate import GateResult
 from core.identity import drop_identity
@@ -153,3 +155,27 @@ def test_an_accepted_drop_gets_its_job_exactly_once() -> None:
     accepted = Accepted(at=NOW, job="job-1", sha256="5", identity="i", rows=7, schema_id="chat_sft_v1")
     assert steps(seen(accepted)) == [MakeJob(drop="drop-1")]
     assert steps(seen(replace(accepted, job_made=True))) == []
+
+
+def test_an_entry_that_a_broken_off_claim_names_is_not_claimed_twice() -> None:
+    entry = Entry(
+        source="a/x.jsonl",
+        adapter="a/main",
+        device=1,
+        inode=2,
+        size_bytes=3,
+        mtime_ns=4,
+        sidecar=None,
+        renamed=True,
+        quiet_s=9.0,
+        parses=True,
+    )
+    broken_off = seen(Settling(since=NOW), in_folder=False, at_source=True)
+    assert steps(broken_off, entries=(entry,)) == [FinishClaim(drop="drop-1")]
+    namesake = replace(entry, inode=3)
+    assert steps(broken_off, entries=(namesake,)) == [FinishClaim(drop="drop-1"), TakeDrop(entry=namesake)]
+
+
+def test_a_drop_at_the_gate_whose_sidecar_resolves_no_more_is_told_and_blocks_nobody() -> None:
+    changed = seen(Gating(since=NOW), config=None, code="CONFIG_VALUE", problem="p", hint="h")
+    assert steps(changed) == [RejectDrop(drop="drop-1", code="CONFIG_VALUE", message="p", hint="h")]

@@ -326,14 +326,42 @@ def test_cancel_stops_the_child_first(stage: str) -> None:
     assert world.working() == []
 
 
-def test_a_job_that_is_being_released_is_not_cancelled_but_the_answer_says_what_to_do() -> None:
+def test_a_job_on_its_way_to_the_box_is_cancelled_before_the_box_hears_of_it() -> None:
     world = World()
     job = world.queue()
     to_stage(world, job, "pack")
     world.ask(CommandKind.CANCEL, job=job)
     world.settle()
-    assert not world.answers[-1].answer.ok
-    assert "queued" in world.answers[-1].answer.hint
+    assert world.state(job) is JobState.CANCELLED
+    assert world.ledger == []
+
+
+def test_a_job_that_waits_for_the_box_is_cancelled_once_the_box_has_spoken() -> None:
+    world = World()
+    world.box_up = False
+    job = world.queue()
+    to_stage(world, job, "pack")
+    world.finish(job)
+    world.settle()
+    world.ask(CommandKind.CANCEL, job=job)
+    world.settle()
+    assert world.state(job) is JobState.RELEASING
+    world.box_up = True
+    world.settle()
+    assert world.state(job) is JobState.CANCELLED
+    assert world.live() is None
+
+
+def test_two_jobs_of_an_adapter_never_reserve_the_same_version() -> None:
+    world = World()
+    world.box_up = False
+    first, second = world.queue(), world.queue()
+    for _ in range(20):
+        world.settle()
+        for owner, _run in world.working():
+            world.finish(owner)
+    versions = [world.jobs[job].facts.version for job in (first, second)]  # type: ignore[union-attr]
+    assert sorted(versions) == [1, 2]
 
 
 def test_when_the_daemon_stops_the_trainer_is_asked_to_stop_and_the_job_waits_as_interrupted() -> None:

@@ -17,6 +17,7 @@ from store import drops, jobs
 from store.inbox import put_drop
 from store.locks import is_locked, take_lock
 from store.paths import Home
+from store.seals import seal
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -135,6 +136,44 @@ def test_a_rejected_drop_keeps_its_file_under_the_name_it_came_with(home: Home) 
     assert folder == home.drop(DropState.REJECTED, "drop-1")
     assert (folder / "x.jsonl").read_text() == '{"a": 1}\n'
     assert list(drops.read_drops(home)) == []
+
+
+def test_a_rejection_that_was_broken_off_keeps_the_file_and_is_finished(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop = drops.begin_claim(home, _claim(home), Settling(since=NOW))
+    drops.finish_claim(home, drop)
+
+    def killed(folder: Path, claim: Claim) -> None:
+        raise OSError("killed after the deciding rename")
+
+    monkeypatch.setattr(drops, "name_as_dropped", killed)
+    with pytest.raises(OSError, match="killed"):
+        drops.reject_drop(home, drop, {"report.json": "{}"})
+    monkeypatch.undo()
+    assert list(drops.read_drops(home)) == []
+    drops.finish_rejections(home)
+    drops.finish_rejections(home)
+    assert (home.drop(DropState.REJECTED, "drop-1") / "x.jsonl").read_text() == '{"a": 1}\n'
+
+
+def test_a_claim_whose_file_vanished_gives_its_sidecar_back(home: Home) -> None:
+    (home.inbox / "x.job.json").write_text('{"priority": 3}')
+    drop = drops.begin_claim(home, _claim(home, sidecar="x.job.json"), Settling(since=NOW))
+    (home.inbox / "x.jsonl").unlink()
+    drops.finish_claim(home, drop)
+    drops.forget_claim(home, drop)
+    assert (home.inbox / "x.job.json").read_text() == '{"priority": 3}'
+    assert list(drops.read_drops(home)) == []
+
+
+def test_rows_that_were_placed_before_a_failed_acceptance_are_kept(home: Home) -> None:
+    drop = drops.begin_claim(home, _claim(home), Settling(since=NOW))
+    checked = home.tmp / "gate" / "drop"
+    checked.mkdir(parents=True)
+    (checked / "index.jsonl").write_text("{}")
+    seal(checked)
+    drops.place_rows(home, drop, checked)
+    drops.place_rows(home, drop, checked)
+    assert (drops.drop_folder(home, drop) / "rows" / "index.jsonl").read_text() == "{}"
 
 
 @pytest.mark.parametrize("sidecar", ["[1]", "{", "x" * 70_000])
