@@ -76,7 +76,7 @@ def test_without_a_base_model_drops_wait_and_are_taken_up_once_one_can_be_used(c
     assert error["code"] == "BASE_MISSING"
     assert "smollm2-135m-instruct" in error["what"]
     assert "lorad models pull" in error["hint"]
-    circle.wait(lambda: circle.status()["drops"] == {"settling": 1, "gating": 0}, "status counts it")
+    circle.wait(lambda: circle.status()["drops"] == {"waiting": 0, "settling": 1, "gating": 0}, "status counts it")
     assert (circle.drops("settling")[0] / "original").read_bytes() == CONTENT
     circle.daemon.stop()
     circle.configure()
