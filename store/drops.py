@@ -113,6 +113,9 @@ def reject_drop(home: Home, drop: Drop, reports: dict[str, str]) -> Path:
     shutil.rmtree(folder / ROWS, ignore_errors=True)
     for name, content in reports.items():
         replace_file(folder / name, content)
+    for kept, name in _names(drop.claim):
+        if (folder / kept).is_file() and not os.path.lexists(folder / name):
+            os.link(folder / kept, folder / name, follow_symlinks=False)  # under both names until the folder has moved
     destination = home.drop(DropState.REJECTED, drop.id)
     move(folder, destination)  # this rename decides; what follows only gives the file its own name back
     name_as_dropped(destination, drop.claim)
@@ -121,9 +124,17 @@ def reject_drop(home: Home, drop: Drop, reports: dict[str, str]) -> Path:
 
 def name_as_dropped(folder: Path, claim: Claim) -> None:
     """Give file and sidecar of a rejected drop the names they came with. A repeat changes nothing."""
-    for kept, name in ((ORIGINAL, claim.file), (SIDECAR, claim.file.removesuffix(".jsonl") + ".job.json")):
-        if os.path.lexists(folder / kept) and not os.path.lexists(folder / name):
+    for kept, name in _names(claim):
+        if not os.path.lexists(folder / kept):
+            continue
+        if not os.path.lexists(folder / name):
             os.rename(folder / kept, folder / name)
+        elif os.path.samestat((folder / kept).lstat(), (folder / name).lstat()):
+            (folder / kept).unlink()
+
+
+def _names(claim: Claim) -> tuple[tuple[str, str], ...]:
+    return (ORIGINAL, claim.file), (SIDECAR, claim.file.removesuffix(".jsonl") + ".job.json")
 
 
 def finish_rejections(home: Home) -> None:
