@@ -1,53 +1,54 @@
-"""Row types of each spec: one JSON line in, messages out. Deny by default: a key that is not named here is an error.
+"""What a row of each schema is and how it becomes messages. One entry in SPECS is all that a schema needs."""
 
-Keys that are left out take the defaults below; null is not a way to leave a key out.
-"""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
-Role = Literal["system", "user", "assistant"]
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+from rendering.rowtypes import (
+    ROLES,
+    ChatRow,
+    CompletionRow,
+    CorrectionRow,
+    InstructionRow,
+    OwnRow,
+    PreferenceRow,
+    Role,
+    SpecRow,
+    Turn,
+    UnpairedRow,
+    VisionRow,
+)
 
 BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding may raise. Bytes that are not UTF-8 and deep nesting do not come as msgspec errors."""
 
+Objective = Literal["sft", "dpo", "kto", "vision"]
+
+
+class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call as it is rendered. `arguments` is the JSON text of an object, as it was written."""
+
+    name: str
+    arguments: str = "{}"
+    id: str = ""
+
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One turn. `weight` 0 on an assistant turn keeps it as context and takes it out of the loss."""
+    """One turn as it is rendered. `weight` 0 on an assistant turn keeps it as context and takes it out of the loss."""
 
     role: Role
     content: str
     name: str = ""
     weight: Literal[0, 1] = 1
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
 
 
-class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Keys that every spec allows. `metadata` is never trained on; `weight` scales the row's loss."""
-
-    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
-    id: str | int = ""
-    weight: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
-
-
-class ChatRow(Common, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A conversation."""
-
-    messages: list[Message]
-
-
-class CompletionRow(Common, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A prompt and what should follow it."""
-
-    prompt: str
-    completion: str
-
-
-SpecRow = ChatRow | CompletionRow
+Tools = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,70 +59,224 @@ class Spec:
     title: str
     row: type[SpecRow]
     required: tuple[str, ...]
-    optional: tuple[str, ...]
-    decode: Callable[[bytes], SpecRow]
+    own: tuple[str, ...] = ()
+    """Optional keys of this spec alone; those of every spec come with `optional`."""
+    turns: Callable[[Any], list[Message]]
+    other: Callable[[Any], list[Message]] | None = None
+    """The conversation that the row says is worse, where it says so."""
+    objective: Objective = "sft"
+    family: Literal["chat", "completion", "pair", "vision"] = "completion"
+    """Which checks of turns apply: chat has turns of its own, completion has texts, pair two answers."""
+    columns: tuple[str, ...] = ()
+    """Extra columns that are passed through and never looked at."""
+    example: str = ""
+    hint: str = ""
+    """How rows of other layouts become rows of this spec, in one sentence."""
+    file: str = ""
+    """Path of a project's own spec."""
+    decode: Callable[[bytes], SpecRow] = field(default=lambda line: _never(line), compare=False)
     """A typed row of one line; a trailing "\\r" or "\\n" is JSON blank. Raises one of BAD_JSON."""
-    messages: Callable[[SpecRow], list[Message]]
-    """The turns that are rendered, trained on and served. Raises TypeError for a row of another spec."""
-    example: str
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        return self.own + ROW_OPTIONAL
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Every key that a row may have."""
-        return self.required + self.optional
+        return self.required + self.optional + self.columns
+
+    def messages(self, row: SpecRow) -> list[Message]:
+        """The turns that are rendered, trained on and served. Raises TypeError for a row of another spec."""
+        if not isinstance(row, self.row):
+            raise TypeError(f"{type(row).__name__} is not a {self.row.__name__}")
+        return self.turns(row)
+
+    def tools(self, row: SpecRow) -> Tools:
+        """The declarations of the tools that the row's assistant may call."""
+        return row.tools if isinstance(row, ChatRow) else ()
+
+    def rejected(self, row: SpecRow) -> list[Message] | None:
+        """The worse conversation of a preference or a correction; None where the row holds one conversation."""
+        return self.other(row) if self.other else None
+
+    def with_columns(self, columns: Sequence[str]) -> "Spec":
+        """The same spec with further columns that are passed through and never looked at."""
+        extra = tuple(column for column in columns if column not in self.keys)
+        return replace(self, columns=self.columns + extra, decode=decoder(self.row, self.columns + extra)) if extra else self
 
 
 MESSAGE_REQUIRED = ("role", "content")
-MESSAGE_OPTIONAL = ("name", "weight")
+MESSAGE_OPTIONAL = ("name", "weight", "tool_calls", "tool_call_id")
 ROW_OPTIONAL = ("metadata", "id", "weight")
 
-_decode_chat = msgspec.json.Decoder(ChatRow).decode
-_decode_completion = msgspec.json.Decoder(CompletionRow).decode
+
+def _never(line: bytes) -> SpecRow:
+    raise AssertionError("a spec without a decoder")
 
 
-def _chat(line: bytes) -> ChatRow:
-    row = _decode_chat(line)
-    if b'"weight"' in line:
-        for index, message in enumerate(row.messages):
-            if message.role != "assistant" and message.weight != 1:
-                raise msgspec.ValidationError(f"Only assistant turns have a `weight` - at `$.messages[{index}].weight`")
-    return row
+@cache
+def decoder(row: type[SpecRow], columns: tuple[str, ...] = ()) -> Callable[[bytes], SpecRow]:
+    """A decoder of one line into `row`; `columns` may hold anything. Refuses a weight on a turn that is not the assistant's."""
+    if columns:
+        fields = [(f"column_{place}", Any, msgspec.UNSET) for place in range(len(columns))]
+        rename = {f"column_{place}": column for place, column in enumerate(columns)}
+        # a subclass: rows still are rows of their spec
+        row = cast(type[SpecRow], msgspec.defstruct(row.__name__, fields, bases=(row,), rename=rename, frozen=True, forbid_unknown_fields=True, kw_only=True))
+    decode = msgspec.json.Decoder(row).decode
+
+    def checked(line: bytes) -> SpecRow:
+        found = decode(line)
+        if b'"weight"' in line:
+            _refuse_foreign_weights(found)
+        return found
+
+    return checked
 
 
-def _chat_messages(row: SpecRow) -> list[Message]:
-    if not isinstance(row, ChatRow):
-        raise TypeError(f"{type(row).__name__} is not a ChatRow")
-    return row.messages
+def _refuse_foreign_weights(row: SpecRow) -> None:
+    for index, message in enumerate(getattr(row, "messages", ())):
+        if message.role != "assistant" and message.weight != 1:
+            raise msgspec.ValidationError(f"Only assistant turns have a `weight` - at `$.messages[{index}].weight`")
 
 
-def _completion_messages(row: SpecRow) -> list[Message]:
+# --- rows to messages
+
+
+def message_of(turn: Turn) -> Message:
+    """A turn as it is rendered: text parts joined, `developer` as system, pictures left out."""
+    content = turn.content
+    if content is None:
+        content = ""
+    elif not isinstance(content, str):
+        content = "".join(part.text for part in content)
+    role: Role = "system" if turn.role == "developer" else turn.role
+    calls = tuple(ToolCall(call.function.name, _arguments(call.function.arguments), call.id) for call in turn.tool_calls)
+    return Message(role, content, turn.name, turn.weight, calls, turn.tool_call_id)
+
+
+def _arguments(arguments: str | Mapping[str, Any]) -> str:
+    return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+
+
+def _conversation(row: ChatRow | VisionRow) -> list[Message]:
+    return [message_of(turn) for turn in row.messages]
+
+
+def _turns_of(value: str | Sequence[Turn], role: Role) -> list[Message]:
+    return [Message(role, value)] if isinstance(value, str) else [message_of(turn) for turn in value]
+
+
+def _joined(prompt: str | Sequence[Turn], answer: str | Sequence[Turn]) -> list[Message]:
+    """Prompt and answer as one conversation. An answer that repeats the whole prompt, as some exports do, is taken as it is."""
+    before, after = _turns_of(prompt, "user"), _turns_of(answer, "assistant")
+    return after if before and after[: len(before)] == before else before + after
+
+
+def _completion(row: CompletionRow) -> list[Message]:
     # The same turns as /v1/chat/completions makes of one user message: what is trained is what is served.
-    if not isinstance(row, CompletionRow):
-        raise TypeError(f"{type(row).__name__} is not a CompletionRow")
     return [Message("user", row.prompt), Message("assistant", row.completion)]
 
 
-SPECS: Mapping[str, Spec] = MappingProxyType(
-    {
-        "chat_sft_v1": Spec(
-            id="chat_sft_v1",
-            title="conversations; the assistant's turns are learnt",
-            row=ChatRow,
-            required=("messages",),
-            optional=ROW_OPTIONAL,
-            decode=_chat,
-            messages=_chat_messages,
-            example='{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
-        ),
-        "completion_v1": Spec(
-            id="completion_v1",
-            title="prompts and their completions; the completion is learnt",
-            row=CompletionRow,
-            required=("prompt", "completion"),
-            optional=ROW_OPTIONAL,
-            decode=_decode_completion,
-            messages=_completion_messages,
-            example='{"prompt": "…", "completion": "…"}',
-        ),
-    }
+def _instruction(row: InstructionRow) -> list[Message]:
+    task = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
+    return [Message("user", task), Message("assistant", row.output)]
+
+
+def _spec(spec: Spec) -> Spec:
+    return replace(spec, decode=decoder(spec.row))
+
+
+_ALL = (
+    Spec(
+        id="chat_sft_v1",
+        title="conversations; the assistant's turns are learnt",
+        row=ChatRow,
+        required=("messages",),
+        own=("tools", "parallel_tool_calls"),
+        turns=_conversation,
+        family="chat",
+        example='{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
+        hint="ShareGPT, Alpaca, prompt and response, Gemini contents: `lorad fix FILE -o OUT --schema chat_sft_v1` converts them",
+    ),
+    Spec(
+        id="completion_v1",
+        title="prompts and their completions; the completion is learnt",
+        row=CompletionRow,
+        required=("prompt", "completion"),
+        turns=_completion,
+        example='{"prompt": "…", "completion": "…"}',
+        hint="question and answer under other names: `lorad fix FILE -o OUT --schema completion_v1` renames them",
+    ),
+    Spec(
+        id="syllo_v1",
+        title="word puzzles: chat rows whose answer is JSON made of the puzzle's syllable tiles",
+        row=ChatRow,
+        required=("messages",),
+        own=("tools", "parallel_tool_calls"),
+        turns=_conversation,
+        family="chat",
+        example='{"messages": [{"role": "user", "content": "…Syllable bank: pa, tri, ot…"}, {"role": "assistant", "content": "{\\"solutions\\": […]}"}], "metadata": {…}}',
+        hint="write each puzzle as one chat row; its answer is the JSON text alone",
+    ),
+    Spec(
+        id="instruction_v1",
+        title="tasks (instruction, input) and their results; the output is learnt",
+        row=InstructionRow,
+        required=("instruction", "output"),
+        own=("input",),
+        turns=_instruction,
+        example='{"instruction": "…", "input": "", "output": "…"}',
+        hint="Alpaca files are rows of this spec as they are",
+    ),
+    Spec(
+        id="preference_v1",
+        title="prompts with a better and a worse answer",
+        row=PreferenceRow,
+        required=("prompt", "chosen", "rejected"),
+        turns=lambda row: _joined(row.prompt, row.chosen),
+        other=lambda row: _joined(row.prompt, row.rejected),
+        objective="dpo",
+        family="pair",
+        example='{"prompt": "…", "chosen": "…", "rejected": "…"}',
+        hint="pairs under other names: rename them to prompt, chosen, rejected",
+    ),
+    Spec(
+        id="unpaired_v1",
+        title="prompts, answers, and whether each answer is a good one",
+        row=UnpairedRow,
+        required=("prompt", "completion", "label"),
+        turns=lambda row: _joined(row.prompt, row.completion),
+        objective="kto",
+        example='{"prompt": "…", "completion": "…", "label": true}',
+        hint="a thumb up is label true, a thumb down is label false",
+    ),
+    Spec(
+        id="correction_v1",
+        title="what a model answered and what it should have answered; the correction is learnt",
+        row=CorrectionRow,
+        required=("prompt", "model_output", "correction"),
+        own=("signal",),
+        turns=lambda row: _joined(row.prompt, row.correction),
+        other=lambda row: _joined(row.prompt, row.model_output),
+        example='{"prompt": "…", "model_output": "…", "correction": "…", "signal": "user_correction"}',
+        hint="a correction without the model's own answer is a row of completion_v1",
+    ),
+    Spec(
+        id="vision_v1",
+        title="conversations about pictures",
+        row=VisionRow,
+        required=("messages",),
+        own=("images",),
+        turns=_conversation,
+        objective="vision",
+        family="vision",
+        example='{"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "…"}]}, {"role": "assistant", "content": "…"}], '
+        '"images": ["images/one.png"]}',
+        hint="a text marker <image> becomes a part of type image; pictures lie in a folder beside the file",
+    ),
 )
+
+SPECS: Mapping[str, Spec] = MappingProxyType({spec.id: _spec(spec) for spec in _ALL})
+
+__all__ = ["BAD_JSON", "ROLES", "SPECS", "ChatRow", "CompletionRow", "Message", "OwnRow", "Role", "Spec", "SpecRow", "ToolCall", "Tools", "decoder", "message_of"]
