@@ -216,7 +216,7 @@ _ALL = (
         own=("tools", "parallel_tool_calls"),
         turns=_conversation,
         family="chat",
-        example='{"messages": [{"role": "user", "content": "…Syllable bank: pa, tri, ot…"}, {"role": "assistant", "content": "{\\"solutions\\": […]}"}], "metadata": {…}}',
+        example='{"messages": [{"role": "user", "content": "…Syllable bank: pa, tri, ot…"}, {"role": "assistant", "content": "{…}"}], "metadata": {…}}',
         hint="write each puzzle as one chat row; its answer is the JSON text alone",
     ),
     Spec(
@@ -279,4 +279,19 @@ _ALL = (
 
 SPECS: Mapping[str, Spec] = MappingProxyType({spec.id: _spec(spec) for spec in _ALL})
 
-__all__ = ["BAD_JSON", "ROLES", "SPECS", "ChatRow", "CompletionRow", "Message", "OwnRow", "Role", "Spec", "SpecRow", "ToolCall", "Tools", "decoder", "message_of"]
+__all__ = [
+    "BAD_JSON",
+    "ROLES",
+    "SPECS",
+    "ChatRow",
+    "CompletionRow",
+    "Message",
+    "OwnRow",
+    "Role",
+    "Spec",
+    "SpecRow",
+    "ToolCall",
+    "Tools",
+    "decoder",
+    "message_of",
+]

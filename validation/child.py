@@ -29,6 +29,7 @@ from store import codec
 from store.durable import replace_file
 from store.seals import seal
 from validation.control import special_tokens
+from validation.examination import Setting
 from validation.findings import Level, Limits
 from validation.report import REPORT_JSON, REPORT_MARKDOWN, Report
 from validation.source import Identity, Source
@@ -107,23 +108,23 @@ def _clear(folder: Path) -> None:
 
 def _checked(folder: Path, spec: GateSpec) -> Report:
     """Run the pass; in the end either report lies in the folder, or the whole accepted drop but for its seal."""
-    started = time.monotonic()
     drop = folder / ACCEPTED_DROP
-    limits = Limits(max_row_bytes=spec.max_row_bytes, max_file_bytes=spec.max_file_bytes)
-    validator = DataValidator.with_special_tokens(_special_tokens(spec), limits)
+    setting = Setting(limits=Limits(max_row_bytes=spec.max_row_bytes, max_file_bytes=spec.max_file_bytes))
+    validator = DataValidator.with_special_tokens(_special_tokens(spec), setting)
     name, level = spec.name or Path(spec.file).name, _level(spec)
     keys = _Keys()
-    with Source(Path(spec.file), limits) as source:
+    with Source(Path(spec.file), setting.limits) as source:
         if spec.schema_id not in SPECS:
             return validator.unknown_schema(source, spec.schema_id, level, name)
-        scan = validator.begin(spec.schema_id, level, keys.add)
-        if scan.opened(source.opened):
-            before = source.identity()
+        examination = validator.begin(source, spec.schema_id, level, keys.add)
+        before = source.identity() if examination.begin() else None
+        if before:
             drop.mkdir()
             with open(drop / ROWS, "wb") as copy:
-                scan.read(_compressed(source.blocks(), copy))
-            _same(before, source.identity(), scan.totals.size_bytes, Path(spec.file))
-    report = scan.report(name, time.monotonic() - started)
+                examination.read(_compressed(source.blocks(), copy))
+        report = examination.end(name).report
+        if before:
+            _same(before, source.identity(), examination.scan.totals.size_bytes, Path(spec.file))
     if report.verdict == "accepted":
         _write_index(drop / INDEX, keys, spec.known_indexes)
     return report

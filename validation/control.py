@@ -28,11 +28,11 @@ class ControlTokens:
         own = [token for token in special_tokens if _CONTROL_SHAPE.fullmatch(token)]
         wanted = sorted({*CONTROL_TOKENS, *own}, key=len, reverse=True)
         self._find = re.compile("|".join(map(re.escape, wanted))).search
-        self._brackets = any(token.startswith("[") for token in own)
+        self.brackets = any(token.startswith("[") for token in own)
 
     def may_stand_in(self, raw: bytes) -> bool:
         """Whether a line of JSON is worth a closer look. Every token begins with "<" or "[", and JSON may write either as an escape."""
-        return self._brackets or b"<" in raw or b"\\u" in raw
+        return self.brackets or b"<" in raw or b"\\u" in raw
 
     def first_in(self, text: str) -> str | None:
         """The first control token in the text."""

@@ -44,12 +44,13 @@ class Limits:
 class Problem:
     """What one check found in one place. Problems of one check with different `kind` become different findings.
 
-    Empty `hint` and None `severity` are those of the check. In `fix`, `{file}` becomes the file and `{out}` another
+    Empty `why` and `hint` and None `severity` are those of the check. In `fix`, `{file}` becomes the file and `{out}` another
     name beside the caller, both quoted for a shell.
     """
 
     message: str
     path: str = ""
+    why: str = ""
     hint: str = ""
     fix: str = ""
     kind: str = ""
@@ -69,6 +70,7 @@ class Finding:
     lines: tuple[int, ...] = ()
     path: str = ""
     message: str
+    why: str = ""
     hint: str
     fix: str = ""
 

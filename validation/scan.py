@@ -1,29 +1,38 @@
-"""One pass over the bytes of a file, which feeds every check.
+"""The first pass: over the bytes of a file, once, feeding every check that needs no more than its own row.
 
-A row that the typed decoder takes costs one decode and the ROW checks. Only a row that it refuses is parsed again, by a
-forgiving parser that can say why.
+A block of lines that the screen passes costs one decode. Any other is judged row by row: a row that the typed decoder
+takes costs one decode and the ROW checks; only a row that it refuses is parsed again, by a forgiving parser that can
+say why.
 """
 
+import gc
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from queue import Queue
 
 from rendering.specs import BAD_JSON, Message, Spec, SpecRow
-from validation.checks import CHECKS, Need, checks_for
+from validation.case import Case
+from validation.checks import Need, checks_for
 from validation.checks.files import BOM
 from validation.checks.parse import forgiving
-from validation.checks.registry import Broken, Case, Line, Opened, Totals, Value
+from validation.checks.registry import Broken, Line, Opened, Totals, Value
 from validation.checks.shape import loosened
 from validation.control import ControlTokens
 from validation.findings import SHOWN_LINES, Level, Limits, Problem, Severity
 from validation.layouts import UNKNOWN, layout_of
-from validation.report import Report
-from validation.source import lines
+from validation.screen import LEAST_BYTES, Screen, has_screen
+from validation.segments import Segments
+from validation.source import BLOCK_BYTES, Chunk, chunks, lines_of
 from validation.tally import Tally
 
 HEAD_BYTES = 512
+HASHED_AT_ONCE = 16  # blocks
+HASHED_AHEAD = 4  # times as many wait
 
 OnRow = Callable[[int, SpecRow, list[Message]], None]
 
@@ -36,72 +45,96 @@ class Plan:
     level: Level
     limits: Limits
     control: ControlTokens
+    off: frozenset[str] = frozenset()
+    keep_rows: bool = False
 
 
 class Scan:
     """The state of one pass. Use once: `opened`, then `read` unless that found an obstacle."""
 
-    def __init__(self, plan: Plan, on_row: OnRow | None = None) -> None:
-        self.tally = Tally()
+    def __init__(self, plan: Plan, on_row: OnRow | None = None, on_progress: Callable[[int], None] = lambda size_bytes: None) -> None:
+        self.tally = Tally(plan.keep_rows)
         self.totals = Totals(spec=plan.spec)
         self.sha256 = ""
+        self.segments = Segments() if plan.level is not Level.QUICK else None
         self._plan = plan
         self._on_row = on_row
-        self._checks = checks_for(plan.spec, plan.level)
+        self._on_progress = on_progress
+        self._checks = checks_for(plan.spec, plan.level, plan.off)
+        self._screen: Screen | None = None
         self._blank: list[int] = []  # blank lines since the last row
         self._num_blank = 0
 
     def opened(self, opened: Opened) -> bool:
         """Judge the file before it is read. False: there is nothing to read."""
         self._run(Need.FILE, opened)
+        plan = self._plan
+        if opened.size_bytes >= LEAST_BYTES and not plan.spec.columns and has_screen(plan.spec.row) and plan.limits.max_row_bytes > BLOCK_BYTES:
+            self._screen = Screen(plan.spec.row, plan.control.brackets)
         return self.tally.num_errors == 0
 
     def read(self, blocks: Iterable[bytes]) -> None:
         """Read to the end, hash, and feed every check."""
-        stream = self._hashed(blocks)
-        first = next(stream, b"")
-        self._run(Need.HEAD, first[:HEAD_BYTES])
-        if self.tally.num_errors:
-            for _ in stream:  # the rest is noise, but its hash names the file
-                pass
-            return
-        for line in lines(chain((first,), stream), self._plan.limits):
-            self._line(line)
-        self._run(Need.END, self.totals)
+        with _hashing() as hashing, _no_garbage_collection():
+            stream = self._counted(blocks, hashing)
+            first = next(stream, b"")
+            self._run(Need.HEAD, first[:HEAD_BYTES])
+            if self.tally.num_errors:
+                for _ in stream:  # the rest is noise, but its hash names the file
+                    pass
+            else:
+                for chunk in chunks(chain((first,), stream), self._plan.limits):
+                    self._chunk(chunk)
+                self._run(Need.END, self.totals)
+        self.sha256 = hashing.hexdigest()
 
-    def report(self, file: str, seconds: float) -> Report:
-        """What the pass found, under the name `file`."""
-        plan, totals = self._plan, self.totals
-        return Report(
-            file=file,
-            sha256=self.sha256,
-            schema=plan.spec.id,
-            level=plan.level,
-            rows=totals.rows,
-            findings=self.tally.findings(file),
-            stats={
-                "bytes": totals.size_bytes,
-                "lines": totals.lines,
-                "blank_lines": totals.blank_lines,
-                "rows_of_the_schema": totals.typed_rows,
-                "turns": totals.turns,
-                "longest_row_bytes": totals.longest_row_bytes,
-            },
-            levels_run=tuple(level for level in plan.level.included if any(check.level is level for check in CHECKS)),
-            seconds=seconds,
-        )
-
-    def _hashed(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        digest = hashlib.sha256()
+    def _counted(self, blocks: Iterable[bytes], hashing: "_Hashing") -> Iterator[bytes]:
         for block in blocks:
-            digest.update(block)
+            hashing.add(block)
             self.totals.size_bytes += len(block)
+            if self.segments:
+                self.segments.add(block)
+            self._on_progress(len(block))
             yield block
-        self.sha256 = digest.hexdigest()
+
+    def _chunk(self, chunk: Chunk) -> None:
+        # A row that is larger than a block may be too large, and the first line may begin with a mark.
+        fits = LEAST_BYTES <= len(chunk.content) <= 2 * BLOCK_BYTES and chunk.first_line > 1
+        if self._screen and fits and not chunk.cut and chunk.content.endswith(b"\n"):
+            rows = self._screen.rows(chunk.content)
+            if rows is not None:
+                self._clean_rows(chunk, rows)
+                return
+        for line in lines_of(chunk, self._plan.limits):
+            self._line(line)
+
+    def _clean_rows(self, chunk: Chunk, rows: Iterable[SpecRow]) -> None:
+        """Rows that no check has anything to say about."""
+        totals, spec = self.totals, self._plan.spec
+        rows = list(rows)
+        if self._num_blank:
+            self._blanks_were_inside()
+        totals.lines += len(rows)
+        totals.rows += len(rows)
+        totals.typed_rows += len(rows)
+        totals.learnt_rows += len(rows)
+        totals.ended = True
+        turns = sum(len(getattr(row, "messages", (0, 0))) for row in rows)
+        totals.turns += turns
+        # Exact only where it matters: F10 looks at rows larger than a block, and those are not screened.
+        totals.longest_row_bytes = max(totals.longest_row_bytes, len(chunk.content) // len(rows))
+        totals.layout_rows[spec.id] = totals.layout_rows.get(spec.id, 0) + len(rows)
+        first = totals.layouts.setdefault(spec.id, [])
+        first.extend(range(chunk.first_line, chunk.first_line + max(0, min(SHOWN_LINES - len(first), len(rows)))))
+        if self._on_row and not self.tally.num_errors:
+            for line, row in enumerate(rows, start=chunk.first_line):
+                self._on_row(line, row, spec.messages(row))
 
     def _line(self, line: Line) -> None:
         totals = self.totals
         totals.lines += 1
+        totals.ended = line.ended
+        totals.carriage_returns += line.raw.endswith(b"\r")
         if line.number == 1 and line.raw.startswith(BOM):
             line = Line(1, len(BOM), line.raw[len(BOM) :], line.size_bytes - len(BOM), line.ended, line.limits)
         too_large = line.size_bytes > line.limits.max_row_bytes
@@ -131,27 +164,29 @@ class Scan:
         totals.rows += 1
         totals.longest_row_bytes = max(totals.longest_row_bytes, line.size_bytes)
         if self._num_blank:
-            totals.num_blank_inside += self._num_blank
-            totals.blank_inside += self._blank[: SHOWN_LINES - len(totals.blank_inside)]
-            self._blank, self._num_blank = [], 0
+            self._blanks_were_inside()
+
+    def _blanks_were_inside(self) -> None:
+        totals = self.totals
+        totals.num_blank_inside += self._num_blank
+        totals.blank_inside += self._blank[: SHOWN_LINES - len(totals.blank_inside)]
+        self._blank, self._num_blank = [], 0
 
     def _typed_row(self, line: Line, row: SpecRow) -> None:
         totals, spec = self.totals, self._plan.spec
-        messages = spec.messages(row)
+        case = Case(line.number, line.raw, row, spec, self._plan.control)
         totals.typed_rows += 1
-        totals.turns += len(messages)
+        totals.turns += len(case.messages)
         totals.learnt_rows += row.weight > 0
         self._note_layout(spec.id, line.number)
-        self._judge(line, row, messages)
+        self._judge(case)
         if self._on_row and not self.tally.num_errors:
-            self._on_row(line.number, row, messages)
+            self._on_row(line.number, row, case.messages)
 
-    def _judge(self, line: Line, row: SpecRow, messages: list[Message]) -> None:
-        case = Case(line.raw, row, messages, self._plan.control)
+    def _judge(self, case: Case) -> None:
         for check in self._checks[Need.ROW]:
-            problem = check.find(case)
-            if isinstance(problem, Problem):
-                self.tally.add(check, problem, line.number)
+            for problem in _each(check.find(case)):
+                self.tally.add(check, problem, case.line)
 
     def _refused_row(self, line: Line, complaint: str) -> None:
         text: str | None = None
@@ -176,7 +211,7 @@ class Scan:
                 self.tally.add(check, problem, line.number)
         row = loosened(plain, spec)
         if row is not None:
-            self._judge(line, row, spec.messages(row))
+            self._judge(Case(line.number, line.raw, row, spec, self._plan.control))
 
     def _broken(self, broken: Broken) -> None:
         self.totals.unreadable_rows += 1
@@ -205,3 +240,56 @@ def _each(found: Problem | Iterable[Problem] | None) -> Iterable[Problem]:
     if found is None:
         return ()
     return (found,) if isinstance(found, Problem) else found
+
+
+class _Hashing:
+    """SHA-256 of a stream, worked out beside the pass: the digest of a large block needs no lock of the interpreter."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._blocks: list[bytes] = []
+        self._queue: Queue[list[bytes] | None] = Queue(HASHED_AHEAD)
+        self._thread: threading.Thread | None = None
+
+    def add(self, block: bytes) -> None:
+        self._blocks.append(block)
+        if len(self._blocks) >= HASHED_AT_ONCE:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="sha256", daemon=True)
+                self._thread.start()
+            self._queue.put(self._blocks)
+            self._blocks = []
+
+    def _work(self) -> None:
+        while blocks := self._queue.get():
+            self._digest.update(b"".join(blocks))
+
+    def end(self) -> None:
+        if self._thread:
+            self._queue.put(None)
+            self._thread.join()
+        self._digest.update(b"".join(self._blocks))
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+@contextmanager
+def _hashing() -> Iterator[_Hashing]:
+    hashing = _Hashing()
+    try:
+        yield hashing
+    finally:
+        hashing.end()
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Rows hold no cycles, and the collector would look at each of them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -13,7 +13,7 @@ from pathlib import Path
 from validation.checks.registry import Line, Opened
 from validation.findings import Limits, shown
 
-BLOCK_BYTES = 256 << 10
+BLOCK_BYTES = 64 << 10  # rows of one block stay in the cache of the processor
 KEPT_OF_A_LARGE_ROW = 512  # bytes, enough to show what it begins with
 
 _KINDS = (
@@ -94,28 +94,68 @@ def _not_regular(path: Path, mode: int) -> str:
     return f"{shown(path.name)} is {kind}, not a file"
 
 
-def lines(blocks: Iterable[bytes], limits: Limits) -> Iterator[Line]:
-    """Physical lines of a stream. Never holds more of a line than the limit and one block."""
-    number, offset, size = 0, 0, 0  # size: bytes of the unfinished line, kept or not
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Whole lines of a file: the number of the first, the offset of its first byte, and the bytes.
+
+    `cut` is the size in bytes of a single line of which only the beginning was kept; 0 where the chunk is whole.
+    """
+
+    first_line: int
+    offset: int
+    content: bytes
+    cut: int = 0
+
+
+def chunks(blocks: Iterable[bytes], limits: Limits) -> Iterator[Chunk]:
+    """A stream as runs of whole lines. Never holds more of a line than the limit and one block."""
+    number, offset, size = 1, 0, 0  # size: bytes of the unfinished line, kept or not
     parts: list[bytes] = []  # its kept bytes
     for block in blocks:
-        pieces = block.split(b"\n")
-        for piece in pieces[:-1]:
-            size += len(piece)
-            number += 1
-            yield Line(number, offset, _kept([*parts, piece], size, limits), size, True, limits)
-            offset += size + 1
-            parts, size = [], 0
-        size += len(pieces[-1])
-        if size <= limits.max_row_bytes:
-            parts.append(pieces[-1])
-        elif len(parts) != 1 or len(parts[0]) > KEPT_OF_A_LARGE_ROW:
-            parts = [_kept([*parts, pieces[-1]], size, limits)]
+        if size > limits.max_row_bytes or size + block.find(b"\n") > limits.max_row_bytes:
+            end = block.find(b"\n") + 1
+            if end:
+                size += end
+                yield Chunk(number, offset, _kept([*parts, block[:end]]), cut=size)
+                number, offset, parts, size = number + 1, offset + size, [], 0
+                block = block[end:]
+        end = block.rfind(b"\n") + 1
+        if end:
+            content = b"".join((*parts, block[:end]))
+            yield Chunk(number, offset, content)
+            number, offset, parts, size = number + content.count(b"\n"), offset + len(content), [], 0
+        if end < len(block):
+            size += len(block) - end
+            parts.append(block[end:])
+            if size > limits.max_row_bytes:
+                parts = [_kept(parts)]
     if size:
-        yield Line(number + 1, offset, _kept(parts, size, limits), size, False, limits)
+        yield Chunk(number, offset, b"".join(parts), cut=size if size > limits.max_row_bytes else 0)
 
 
-def _kept(parts: list[bytes], size: int, limits: Limits) -> bytes:
-    if size <= limits.max_row_bytes:
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-    return b"".join(parts)[:KEPT_OF_A_LARGE_ROW]
+def lines_of(chunk: Chunk, limits: Limits) -> Iterator[Line]:
+    """The physical lines of a chunk, without their newlines."""
+    if chunk.cut:
+        ended = chunk.content.endswith(b"\n")
+        yield Line(chunk.first_line, chunk.offset, chunk.content.removesuffix(b"\n"), chunk.cut - ended, ended, limits)
+        return
+    offset = chunk.offset
+    pieces = chunk.content.split(b"\n")
+    for place, piece in enumerate(pieces):
+        ended = place + 1 < len(pieces)
+        if ended or piece:
+            kept = piece if len(piece) <= limits.max_row_bytes else piece[:KEPT_OF_A_LARGE_ROW]
+            yield Line(chunk.first_line + place, offset, kept, len(piece), ended, limits)
+            offset += len(piece) + 1
+
+
+def lines(blocks: Iterable[bytes], limits: Limits) -> Iterator[Line]:
+    """Physical lines of a stream."""
+    for chunk in chunks(blocks, limits):
+        yield from lines_of(chunk, limits)
+
+
+def _kept(parts: list[bytes]) -> bytes:
+    """The beginning of a line that is too large; its newline stays, to tell that it ended."""
+    whole = b"".join(parts)
+    return whole[:KEPT_OF_A_LARGE_ROW] + (b"\n" if whole.endswith(b"\n") else b"")

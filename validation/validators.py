@@ -1,21 +1,22 @@
 """The two gates: is the schema one that we know, and is the file what its schema says."""
 
 import difflib
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from core.errors import ConfigError, RefusedError
+from core.errors import ConfigError, LoradError, RefusedError
 from rendering.specs import BAD_JSON, SPECS, Spec
 from validation.checks.files import BOM
 from validation.control import ControlTokens
+from validation.examination import Examination, Examined, Setting
 from validation.findings import Finding, Level, Limits, Severity, shown
 from validation.layouts import layout_of
 from validation.report import Report
-from validation.scan import OnRow, Plan, Scan
+from validation.scan import OnRow
 from validation.source import Source, lines
 
 DATASET_SPECS: Mapping[str, Spec] = SPECS
@@ -86,16 +87,24 @@ class DataValidator:
     Args: tokenizer: a `tokenizers.Tokenizer` (for the job's own control tokens) or None.
     """
 
-    def __init__(self, tokenizer: AddedTokens | None = None, specs: Mapping[str, Spec] = DATASET_SPECS, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: AddedTokens | None = None,
+        specs: Mapping[str, Spec] = DATASET_SPECS,
+        limits: Limits | None = None,
+        setting: Setting | None = None,
+    ) -> None:
         special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special] if tokenizer else []
-        self.limits = limits or Limits()
+        self.setting = setting or Setting()
+        if limits:
+            self.setting = replace(self.setting, limits=limits)
         self._specs = specs
         self._control = ControlTokens(special)
 
     @classmethod
-    def with_special_tokens(cls, special_tokens: Iterable[str], limits: Limits | None = None) -> "DataValidator":
+    def with_special_tokens(cls, special_tokens: Iterable[str], setting: Setting, specs: Mapping[str, Spec] = DATASET_SPECS) -> "DataValidator":
         """A validator for a tokenizer whose special tokens are known by name; nothing is loaded."""
-        made = cls(None, limits=limits)
+        made = cls(None, specs, setting=setting)
         made._control = ControlTokens(special_tokens)
         return made
 
@@ -106,26 +115,31 @@ class DataValidator:
             raise DataRefusedError(report)
         return list(report.findings)
 
-    def check_file(self, path: str | Path, schema_id: str = DEFAULT_SCHEMA, level: str = "QUICK", *, name: str = "") -> Report:
+    def check_file(self, path: str | Path, schema_id: str = DEFAULT_SCHEMA, level: str = "QUICK", *, name: str = "", columns: Sequence[str] = ()) -> Report:
         """The report on a file, whatever its bytes are; never raises for them. `name` stands in the report instead of the path."""
-        started = time.monotonic()
+        return self.examine(path, schema_id, level, name=name, columns=columns).report
+
+    def examine(self, path: str | Path, schema_id: str, level: str, *, name: str = "", columns: Sequence[str] = ()) -> Examined:
+        """The same, with what is known of single rows where the setting keeps it."""
         name, depth = name or str(path), Level(level.lower())
         try:
-            with Source(Path(path), self.limits) as source:
+            with Source(Path(path), self.setting.limits) as source:
                 if schema_id not in self._specs:
-                    return self.unknown_schema(source, schema_id, depth, name)
-                scan = self.begin(schema_id, depth)
-                if scan.opened(source.opened):
-                    scan.read(source.blocks())
+                    return Examined(report=self.unknown_schema(source, schema_id, depth, name))
+                examination = self.begin(source, schema_id, depth, columns=columns)
+                if examination.begin():
+                    examination.read(source.blocks())
+                return examination.end(name)
         except OSError as error:
-            message = f"{shown(name)} cannot be read: {error.strerror or error}"
-            finding = Finding(id="F11", severity=Severity.ERROR, name="file.link", message=message, hint="check the path and the disk")
-            return _unread(name, schema_id, depth, finding)
-        return scan.report(name, time.monotonic() - started)
+            message, hint = f"{shown(name)} cannot be read: {error.strerror or error}", "check the path and the disk"
+        except LoradError as error:
+            message, hint = error.what, error.hint
+        finding = Finding(id="F11", severity=Severity.ERROR, name="file.link", message=message, hint=hint)
+        return Examined(report=_unread(name, schema_id, depth, finding))
 
-    def begin(self, schema_id: str, level: Level, on_row: OnRow | None = None) -> Scan:
-        """A pass over one file of a known schema; `on_row` gets every typed row until the first error."""
-        return Scan(Plan(spec=self._specs[schema_id], level=level, limits=self.limits, control=self._control), on_row)
+    def begin(self, source: Source, schema_id: str, level: Level, on_row: OnRow | None = None, columns: Sequence[str] = ()) -> Examination:
+        """An examination of one file of a known schema; `on_row` gets every typed row until the first error."""
+        return Examination(source, self._specs[schema_id].with_columns(columns), level, self.setting, self._control, on_row)
 
     def unknown_schema(self, source: Source, declared: str, level: Level, name: str) -> Report:
         """The report on a file whose schema is unknown: names the known ones, and the one that its first row looks like."""
@@ -136,7 +150,7 @@ class DataValidator:
         return _unread(name, declared, level, finding)
 
     def _looks_like(self, source: Source) -> str:
-        first = next((line.raw for line in lines(source.blocks(), self.limits) if line.raw.strip()), b"")
+        first = next((line.raw for line in lines(source.blocks(), self.setting.limits) if line.raw.strip()), b"")
         try:
             row = msgspec.json.decode(first.removeprefix(BOM))
         except BAD_JSON:
@@ -146,4 +160,4 @@ class DataValidator:
 
 
 def _unread(file: str, schema: str, level: Level, finding: Finding) -> Report:
-    return Report(file=file, sha256="", schema=schema, level=level, rows=0, findings=(finding,), levels_run=())
+    return Report(file=file, sha256="", schema=schema, level=level, rows=0, findings=(finding,))

@@ -14,7 +14,7 @@ from validation import DataValidator
 from validation.findings import shown
 from validation.report import single
 
-KEYS = ["file", "sha256", "schema", "level", "verdict", "rows", "findings", "stats", "sampled", "levels_run", "seconds"]
+KEYS = ["file", "sha256", "schema", "level", "verdict", "rows", "findings", "stats", "sampled", "seconds"]
 FINDING_KEYS = ["id", "severity", "name", "count", "lines", "path", "message", "hint", "fix"]
 
 

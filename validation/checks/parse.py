@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rendering.specs import ChatRow
-from validation.checks.registry import Broken, Case, Check, Marks, Need, Value, entered
+from rendering.rowtypes import ChatRow
+from validation.case import Case
+from validation.checks.registry import Broken, Check, Marks, Need, Value, entered
 from validation.findings import Problem, Severity, shown
 
 MAX_DEPTH = 64

@@ -2,6 +2,8 @@
 
 To add one: write the function in the module of its kind, decorate it with `@entered(Check(...))`. Nothing else.
 
+While the bytes are read once (every level):
+
     FILE   what is known before reading            (Opened)   -> Problem | None
     HEAD   the first 512 bytes                     (bytes)    -> Problem | None
     LINE   a physical line, blank ones left out    (Line)     -> Problem | None
@@ -9,16 +11,29 @@ To add one: write the function in the module of its kind, decorate it with `@ent
     VALUE  a line that is JSON, but no row of the spec        (Value) -> problems
     ROW    a typed row                             (Case)     -> Problem | None
     END    what the whole file adds up to          (Totals)   -> Problem | None
+
+While the rows are surveyed (standard and deep), in one process or in several:
+
+    EACH   every typed row                         (Case, Context)  -> problems
+    SAMPLE the rows of the stratified sample       (Case, Context)  -> problems
+    BATCH  some hundred typed rows at a time       (Batch, Sheet)   -> (line, Problem) pairs
+
+A surveyed check may also have `conclude`: called once at the end with the Survey, whose sheet holds what all processes
+wrote. Every row that has a problem counts once. A check with the limit `warn_share` is silent at or under that share of
+the rows that it saw; one with `error_share` refuses the file from that share on. Limits are set by profile.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rendering.specs import Message, Spec, SpecRow
-from validation.control import ControlTokens
+from rendering.specs import Spec
 from validation.findings import Level, Limits, Problem, Severity
+
+if TYPE_CHECKING:
+    from validation.context import Context
+    from validation.survey import Survey
 
 
 class Need(StrEnum):
@@ -31,6 +46,12 @@ class Need(StrEnum):
     VALUE = "value"
     ROW = "row"
     END = "end"
+    EACH = "each"
+    SAMPLE = "sample"
+    BATCH = "batch"
+
+
+SURVEYED = (Need.EACH, Need.SAMPLE, Need.BATCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +105,7 @@ class Marks:
     nonfinite: list[str] = field(default_factory=list)
     surrogate: bool = False
     depth: int = 0
-
-
-@dataclass(slots=True)
-class Case:
-    """A typed row with the turns that it is rendered to."""
-
-    raw: bytes
-    row: SpecRow
-    messages: list[Message]
-    control: ControlTokens
+    big_integer: str = ""
 
 
 @dataclass(slots=True)
@@ -112,26 +124,40 @@ class Totals:
     blank_lines: int = 0
     blank_inside: list[int] = field(default_factory=list)  # the first few
     num_blank_inside: int = 0
+    carriage_returns: int = 0  # lines that end with "\r\n"
+    ended: bool = True  # whether the last line ends with "\n"
     layouts: dict[str, list[int]] = field(default_factory=dict)  # layout -> its first lines
     layout_rows: dict[str, int] = field(default_factory=dict)
 
 
-Finder = Callable[[Any], Problem | Iterable[Problem] | None]
+Finder = Callable[..., Any]
+
+
+def _ready(context: "Context") -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One unit. `specs` empty means every spec; of checks with one need, a lower `rank` runs first."""
+    """One unit. Of checks with one need, a lower `rank` runs first."""
 
     id: str
     name: str
     severity: Severity
     need: Need
-    hint: str
-    specs: tuple[str, ...] = ()
+    hint: str  # what to do
+    why: str = ""  # why it matters, in one sentence
+    specs: tuple[str, ...] = ()  # ids; empty means every spec
+    families: tuple[str, ...] = ()  # of specs; empty means every family
     level: Level = Level.QUICK
     rank: int = 0
-    find: Finder = lambda fed: None
+    limits: Mapping[str, float] = field(default_factory=dict)  # defaults by name; a profile may set others
+    ready: "Callable[[Context], str]" = _ready  # why the check cannot run here; empty: it can
+    find: Finder = lambda *fed: None
+    conclude: "Callable[[Survey], Iterable[Problem]] | None" = None
+
+    def applies_to(self, spec: Spec) -> bool:
+        return (not self.specs or spec.id in self.specs) and (not self.families or spec.family in self.families)
 
 
 CHECKS: list[Check] = []
@@ -147,7 +173,7 @@ def entered(check: Check) -> Callable[[Finder], Finder]:
     return enter
 
 
-def checks_for(spec: Spec | None, level: Level) -> Mapping[Need, tuple[Check, ...]]:
-    """The checks that run on a file, by what they need, in order."""
-    wanted = [one for one in CHECKS if one.level in level.included and (spec is None or not one.specs or spec.id in one.specs)]
+def checks_for(spec: Spec, level: Level, off: frozenset[str] = frozenset()) -> Mapping[Need, tuple[Check, ...]]:
+    """The checks that run on a file, by what they need, in order; those whose id is in `off` do not."""
+    wanted = [one for one in CHECKS if one.level in level.included and one.applies_to(spec) and one.id not in off]
     return {need: tuple(sorted((one for one in wanted if one.need is need), key=lambda one: one.rank)) for need in Need}

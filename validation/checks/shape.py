@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from rendering.specs import MESSAGE_OPTIONAL, MESSAGE_REQUIRED, ROLES, ChatRow, CompletionRow, Message, Spec, SpecRow
+from rendering.rowtypes import ROLES, ChatRow, CompletionRow, SpecRow, Turn
+from rendering.specs import MESSAGE_OPTIONAL, MESSAGE_REQUIRED, Spec
 from validation.checks.registry import Check, Need, Totals, Value, entered
 from validation.findings import Problem, Severity, shown
 from validation.layouts import LAYOUTS, layout_of
@@ -65,7 +66,7 @@ def loosened(plain: Any, spec: Spec) -> SpecRow | None:
         for turn, message in zip(turns, plain["messages"], strict=True):
             if message.get("weight") == 0:
                 turn["weight"] = 0
-        return ChatRow(messages=msgspec.convert(turns, list[Message]))
+        return ChatRow(messages=msgspec.convert(turns, list[Turn]))
     except (msgspec.MsgspecError, UnicodeError, KeyError, TypeError, AttributeError):
         return None
 

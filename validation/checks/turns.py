@@ -1,6 +1,7 @@
 """M, C01, X01: rows of the right shape that would teach nothing, or the wrong thing."""
 
-from validation.checks.registry import Case, Check, Need, Totals, entered
+from validation.case import Case
+from validation.checks.registry import Check, Need, Totals, entered
 from validation.findings import Problem, Severity, is_blank, shown
 
 CHAT = ("chat_sft_v1",)

@@ -1,0 +1,109 @@
+"""A typed row as checks see it: its messages, and the texts in them, each worked out once and only when asked for."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from rendering.specs import Message, Spec, SpecRow, Tools
+from validation.control import ControlTokens
+
+
+class Case:
+    """One typed row. `line` is its 1-based physical line, `raw` its bytes."""
+
+    def __init__(self, line: int, raw: bytes, row: SpecRow, spec: Spec, control: ControlTokens) -> None:
+        self.line = line
+        self.raw = raw
+        self.row = row
+        self.spec = spec
+        self.control = control
+        self.tokens = -1
+        """Tokens of the rendered conversation, near enough to tell which rows are long; -1 where no tokenizer is known."""
+        self.answer_tokens = -1
+        """Tokens of all answers together; -1 where no tokenizer is known."""
+
+    @cached_property
+    def messages(self) -> list[Message]:
+        """The conversation that is learnt (of a pair: the better one)."""
+        return self.spec.messages(self.row)
+
+    @cached_property
+    def rejected(self) -> list[Message] | None:
+        """The worse conversation of a pair."""
+        return self.spec.rejected(self.row)
+
+    @property
+    def tools(self) -> Tools:
+        return self.spec.tools(self.row)
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the row has a list of messages, so that paths are `$.messages[i]`."""
+        return self.spec.family in ("chat", "vision")
+
+    def path(self, index: int) -> str:
+        """JSON path of the text of message `index`."""
+        if self.is_chat:
+            return f"$.messages[{index}].content"
+        return f"$.{self.spec.required[0]}" if index == 0 else f"$.{self._answer_key}"
+
+    @property
+    def _answer_key(self) -> str:
+        for key in ("completion", "output", "chosen", "correction"):
+            if key in self.spec.required:
+                return key
+        return self.spec.required[-1]
+
+    @cached_property
+    def answers(self) -> list[str]:
+        """The texts that are learnt, in order; turns that only call tools are left out."""
+        return [message.content for message in self.messages if message.role == "assistant" and message.weight and message.content]
+
+    @property
+    def answer(self) -> str:
+        """The last text that is learnt; empty where the row has none."""
+        return self.answers[-1] if self.answers else ""
+
+    @cached_property
+    def _answer_index(self) -> int:
+        for index in range(len(self.messages) - 1, -1, -1):
+            message = self.messages[index]
+            if message.role == "assistant" and message.weight and message.content:
+                return index
+        return len(self.messages)
+
+    @cached_property
+    def prompt(self) -> str:
+        """All text before the last answer, one paragraph a turn."""
+        return "\n".join(message.content for message in self.messages[: self._answer_index] if message.content)
+
+    @cached_property
+    def question(self) -> str:
+        """The last user text before the last answer."""
+        for message in reversed(self.messages[: self._answer_index]):
+            if message.role == "user":
+                return message.content
+        return ""
+
+    @cached_property
+    def texts(self) -> list[tuple[str, str]]:
+        """(path, text) of every string of the row, decoded: turns, arguments, metadata, worse answers; keys of objects are left out."""
+        return list(strings(self._plain, "$"))
+
+    @cached_property
+    def _plain(self) -> Any:
+        import msgspec
+
+        return msgspec.to_builtins(self.row)
+
+
+def strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """(path, text) of every string in a JSON value, in order."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from strings(inner, f"{path}.{key}")
+    elif isinstance(value, Sequence):
+        for index, inner in enumerate(value):
+            yield from strings(inner, f"{path}[{index}]")

@@ -1,0 +1,143 @@
+"""One file through the gate: the first pass, the survey, the report."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rendering.specs import Spec
+from validation.checks import CHECKS
+from validation.checks.registry import SURVEYED, Check, Need
+from validation.context import Surroundings
+from validation.control import ControlTokens
+from validation.findings import Level, Limits
+from validation.report import Report, Sampled
+from validation.scan import OnRow, Plan, Scan
+from validation.source import Source
+from validation.survey import Surveyed, SurveyPlan, survey
+
+MOST_UNREADABLE = 0.5  # share of rows that are not of the schema, above which a survey would say nothing of use
+
+OnProgress = Callable[[str, int, int], None]
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How files are examined.
+
+    `off` are ids of checks that do not run; `keep_rows` remembers every line with a problem, for quarantine and repair;
+    `on_progress` is told (stage, bytes done, bytes in all).
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    around: Surroundings = field(default_factory=Surroundings)
+    off: frozenset[str] = frozenset()
+    profile: str = "default"
+    processes: int = 1
+    keep_rows: bool = False
+    on_progress: OnProgress = _silent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """The report on a file, and what is known of single rows where the setting keeps it: line -> ids of its checks."""
+
+    report: Report
+    rows: Mapping[int, set[str]] = field(default_factory=dict)
+    surveyed: Surveyed | None = None
+
+
+class Examination:
+    """One file of a known schema. Use once: `begin`, then `read`, then `end`."""
+
+    def __init__(self, source: Source, spec: Spec, level: Level, setting: Setting, control: ControlTokens, on_row: OnRow | None = None) -> None:
+        self._source, self._spec, self._level, self._setting, self._control = source, spec, level, setting, control
+        self._started = time.monotonic()
+        self._read_bytes = 0
+        plan = Plan(spec=spec, level=level, limits=setting.limits, control=control, off=setting.off, keep_rows=setting.keep_rows)
+        self.scan = Scan(plan, on_row, self._progress)
+
+    def begin(self) -> bool:
+        """Judge the file before it is read. False: there is nothing to read."""
+        return self.scan.opened(self._source.opened)
+
+    def read(self, blocks: Iterable[bytes]) -> None:
+        """The first pass."""
+        self.scan.read(blocks)
+
+    def end(self, name: str) -> Examined:
+        """The survey where the level asks for one, and the report. Raises LoradError FILE_CHANGED, OSError."""
+        scan, surveyed = self.scan, None
+        if self._level is not Level.QUICK and self._can_be_surveyed():
+            surveyed = survey(self._survey_plan(), scan.totals, self._setting.processes, self._setting.on_progress)
+            scan.tally.merge(surveyed.tally)
+        report = self._report(name, surveyed)
+        return Examined(report=report, rows=scan.tally.rows or {}, surveyed=surveyed)
+
+    def _can_be_surveyed(self) -> bool:
+        totals = self.scan.totals
+        return totals.typed_rows > 0 and totals.typed_rows >= (1 - MOST_UNREADABLE) * totals.rows
+
+    def _survey_plan(self) -> SurveyPlan:
+        assert self.scan.segments is not None
+        return SurveyPlan(
+            file=self._source.path,
+            spec=self._spec,
+            level=self._level,
+            limits=self._setting.limits,
+            around=self._setting.around,
+            control=self._control,
+            off=self._setting.off,
+            segments=self.scan.segments.end(),
+            keep_rows=self._setting.keep_rows,
+        )
+
+    def _progress(self, size_bytes: int) -> None:
+        self._read_bytes += size_bytes
+        self._setting.on_progress("read", self._read_bytes, self._source.opened.size_bytes)
+
+    def _report(self, name: str, surveyed: Surveyed | None) -> Report:
+        scan, totals = self.scan, self.scan.totals
+        sheet = surveyed.sheet if surveyed else None
+
+        def seen(check: Check) -> int:
+            if check.need is Need.SAMPLE and sheet:
+                return sheet.num_sampled
+            return sheet.num_rows if check.need in SURVEYED and sheet else totals.rows
+
+        findings = scan.tally.findings(name, seen, surveyed.context.limit if surveyed else None)
+        ran = tuple(level for level in self._level.included if level is Level.QUICK or surveyed)
+        stats: dict[str, Any] = {
+            "bytes": totals.size_bytes,
+            "lines": totals.lines,
+            "blank_lines": totals.blank_lines,
+            "rows_of_the_schema": totals.typed_rows,
+            "turns": totals.turns,
+            "longest_row_bytes": totals.longest_row_bytes,
+            "levels_run": [level.value for level in ran],
+            "profile": self._setting.profile,
+            "checks_off": sorted(self._setting.off),
+            "checks_not_run": surveyed.not_run if surveyed else {},
+        }
+        if self._level is not Level.QUICK and surveyed is None and totals.rows:
+            stats["checks_not_run"] = {self._level.value: "too many rows are not of the schema: mend those first"}
+        return Report(
+            file=name,
+            sha256=scan.sha256,
+            schema=self._spec.id,
+            level=self._level,
+            rows=totals.rows,
+            findings=findings,
+            stats=stats | (surveyed.stats if surveyed else {}),
+            sampled=Sampled.of_rows(sheet.num_sampled, sheet.num_rows) if sheet else None,
+            seconds=time.monotonic() - self._started,
+        )
+
+
+def known_check(id: str) -> bool:
+    """Whether a check of this id exists."""
+    return any(check.id == id for check in CHECKS)
