@@ -7,7 +7,10 @@ import os
 import platform
 import sys
 
-BENCHES = {"circle": "command start-up, intake, and the way from the verdict to the served release"}
+BENCHES = {
+    "circle": "command start-up, intake, and the way from the verdict to the served release",
+    "gate": "rows a second of each level of the gate, against json.loads and transformers' chat template",
+}
 
 
 def machine() -> dict[str, object]:
@@ -19,13 +22,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures; asserts nothing.")
     parser.add_argument("name", nargs="?", choices=sorted(BENCHES))
     parser.add_argument("--format", choices=["table", "json"], default="table")
+    parser.add_argument("--rows", type=int, help="gate: rows of the file (1,000,000)")
     arguments = parser.parse_args()
     if arguments.name is None:
         for name, text in BENCHES.items():
             print(f"{name:<10} {text}")
         return 0
     before = machine()
-    figures, opponents = importlib.import_module(f"bench.{arguments.name}").measure()
+    sizes = {"rows": arguments.rows} if arguments.rows else {}
+    figures, opponents = importlib.import_module(f"bench.{arguments.name}").measure(**sizes)
     result = {"bench": arguments.name, "figures": figures, "opponents": opponents, "machine": before | {"load_after": machine()["load"]}}
     if arguments.format == "json":
         print(json.dumps(result, indent=1))

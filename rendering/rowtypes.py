@@ -41,7 +41,7 @@ class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     content: str | list[Part] | None = None
     name: str = ""
     weight: Literal[0, 1] = 1
-    tool_calls: list[Call] = []
+    tool_calls: tuple[Call, ...] = ()
     tool_call_id: str = ""
 
 
@@ -57,7 +57,7 @@ class ChatRow(Common, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     """A conversation, and the tools that the assistant may call in it."""
 
     messages: list[Turn]
-    tools: list[dict[str, Any]] = []
+    tools: tuple[dict[str, Any], ...] = ()
     parallel_tool_calls: bool | msgspec.UnsetType = msgspec.UNSET
 
 

@@ -25,7 +25,8 @@ class ControlTokens:
     """Finds control tokens in texts: those of the common families and, where one is given, of the job's own tokenizer."""
 
     def __init__(self, special_tokens: Iterable[str] = ()) -> None:
-        own = [token for token in special_tokens if _CONTROL_SHAPE.fullmatch(token)]
+        self.special_tokens = tuple(special_tokens)
+        own = [token for token in self.special_tokens if _CONTROL_SHAPE.fullmatch(token)]
         wanted = sorted({*CONTROL_TOKENS, *own}, key=len, reverse=True)
         self._find = re.compile("|".join(map(re.escape, wanted))).search
         self.brackets = any(token.startswith("[") for token in own)

@@ -9,7 +9,7 @@ import gc
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -101,17 +101,16 @@ class Scan:
         # A row that is larger than a block may be too large, and the first line may begin with a mark.
         fits = LEAST_BYTES <= len(chunk.content) <= 2 * BLOCK_BYTES and chunk.first_line > 1
         if self._screen and fits and not chunk.cut and chunk.content.endswith(b"\n"):
-            rows = self._screen.rows(chunk.content)
-            if rows is not None:
-                self._clean_rows(chunk, rows)
+            clean = self._screen.rows(chunk.content)
+            if clean is not None:
+                self._clean_rows(chunk, *clean)
                 return
         for line in lines_of(chunk, self._plan.limits):
             self._line(line)
 
-    def _clean_rows(self, chunk: Chunk, rows: Iterable[SpecRow]) -> None:
+    def _clean_rows(self, chunk: Chunk, rows: Sequence[SpecRow], num_turns: int) -> None:
         """Rows that no check has anything to say about."""
         totals, spec = self.totals, self._plan.spec
-        rows = list(rows)
         if self._num_blank:
             self._blanks_were_inside()
         totals.lines += len(rows)
@@ -119,13 +118,13 @@ class Scan:
         totals.typed_rows += len(rows)
         totals.learnt_rows += len(rows)
         totals.ended = True
-        turns = sum(len(getattr(row, "messages", (0, 0))) for row in rows)
-        totals.turns += turns
+        totals.turns += num_turns
         # Exact only where it matters: F10 looks at rows larger than a block, and those are not screened.
         totals.longest_row_bytes = max(totals.longest_row_bytes, len(chunk.content) // len(rows))
         totals.layout_rows[spec.id] = totals.layout_rows.get(spec.id, 0) + len(rows)
         first = totals.layouts.setdefault(spec.id, [])
-        first.extend(range(chunk.first_line, chunk.first_line + max(0, min(SHOWN_LINES - len(first), len(rows)))))
+        if len(first) < SHOWN_LINES:
+            first.extend(range(chunk.first_line, chunk.first_line + min(SHOWN_LINES - len(first), len(rows))))
         if self._on_row and not self.tally.num_errors:
             for line, row in enumerate(rows, start=chunk.first_line):
                 self._on_row(line, row, spec.messages(row))

@@ -30,10 +30,12 @@ class Segments:
         self._size = 0
         self._first_line = 1
         self._num_lines = 0
+        self._ended = True
         self._hash = xxhash.xxh3_128()
 
     def add(self, block: bytes) -> None:
         """The next bytes of the file."""
+        self._ended = block.endswith(b"\n")
         cut = block.rfind(b"\n") + 1 if self._size + len(block) >= SEGMENT_BYTES else 0
         if cut:
             self._take(memoryview(block)[:cut], block.count(b"\n"))
@@ -45,7 +47,7 @@ class Segments:
     def end(self) -> list[Segment]:
         """All segments; a last line without its newline counts as a line."""
         if self._size:
-            self._num_lines += 1
+            self._num_lines += not self._ended
             self._close()
         return self.done
 

@@ -5,6 +5,7 @@ its segments again and refuses bytes whose hash is another, so both passes have 
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,8 +26,9 @@ from validation.segments import Segment, read_segment
 from validation.tally import Tally
 
 BATCH_ROWS = 512
+MOST_SEGMENT_BYTES = 256 << 20  # only a row without end makes a larger one
 SAMPLE_ROWS = 50_000
-PAIRS = 2_000
+PAIRS = 1_000  # at least; at most twice as many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,10 @@ class Surveyor:
         fd = os.open(self.plan.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             for segment in segments:
+                if segment.size_bytes > MOST_SEGMENT_BYTES:
+                    last = segment.first_line + segment.num_lines - 1
+                    self.not_run[f"lines {segment.first_line:,} to {last:,}"] = "they hold a row too large to be read"
+                    continue
                 self._segment(read_segment(fd, segment, self.plan.file), segment)
                 on_progress(segment.size_bytes)
         finally:
@@ -122,10 +128,10 @@ class Surveyor:
 
 
 class Stratified:
-    """Which lines belong to a sample: one of each stratum of neighbours, at a place that the seed draws."""
+    """Which lines belong to a sample of at least `wanted`: one of each stratum of neighbours, at a place that the seed draws."""
 
     def __init__(self, num_lines: int, wanted: int, seed: int = 0) -> None:
-        self.step = max(1, -(-num_lines // wanted))
+        self.step = max(1, num_lines // wanted)
         self._seed = seed
 
     def holds(self, line: int) -> bool:
@@ -202,20 +208,40 @@ class Surveyed:
 
 
 def survey(plan: SurveyPlan, totals: Totals, processes: int, on_progress: Callable[[str, int, int], None]) -> Surveyed:
-    """Survey a whole file. Raises LoradError FILE_CHANGED, OSError."""
-    total = sum(segment.size_bytes for segment in plan.segments)
-    done = 0
+    """Survey a whole file, in as many processes as it is worth. Raises LoradError FILE_CHANGED, SURVEY_DIED, OSError."""
+    from validation.shards import Shard, parts_of
 
-    def told(size_bytes: int) -> None:
-        nonlocal done
-        done += size_bytes
-        on_progress(plan.level.value, done, total)
-
+    told = _Progress(sum(segment.size_bytes for segment in plan.segments), plan.level.value, on_progress)
+    own, *others = parts_of(plan.segments, processes)
     surveyor = Surveyor(plan)
-    surveyor.go(plan.segments, told)
-    whole = Survey(plan, surveyor.context, surveyor.sheet, totals, stats={}, notes=surveyor.not_run)
+    shards = [Shard(plan, part, told.add) for part in others]
+    try:
+        surveyor.go(own, told.add)
+        for shard in shards:
+            sheet, tally = shard.found()
+            surveyor.sheet.merge(sheet)
+            surveyor.tally.merge(tally)
+    finally:
+        for shard in shards:
+            shard.end()
+    whole = Survey(plan, surveyor.context, surveyor.sheet, totals, notes=surveyor.not_run)
     for check in surveyor.concluding:
         assert check.conclude is not None
         for problem in check.conclude(whole):
             surveyor.tally.add(check, problem)
     return Surveyed(tally=surveyor.tally, sheet=surveyor.sheet, context=surveyor.context, not_run=surveyor.not_run, stats=whole.stats)
+
+
+class _Progress:
+    """Sums up what several threads have done."""
+
+    def __init__(self, total_bytes: int, stage: str, on_progress: Callable[[str, int, int], None]) -> None:
+        self._total, self._stage, self._on_progress = total_bytes, stage, on_progress
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def add(self, size_bytes: int) -> None:
+        """More bytes are done."""
+        with self._lock:
+            self._done += size_bytes
+            self._on_progress(self._stage, self._done, self._total)
