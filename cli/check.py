@@ -1,34 +1,85 @@
-"""`lorad check`: the gate's answer about a file, without a daemon."""
+"""`lorad check`: the gate's answer about files, without a daemon."""
 
+import os
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import config_option, format_option
+from cli.meter import Meter
+from cli.options import format_option
+from cli.setting import Asked, Target, gate_options, target_of
+
+if TYPE_CHECKING:
+    from validation.pages import View
+    from validation.report import Report
+
+WIDEST_PAGE = 120
+PIPED_PAGE = 100
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--schema", metavar="ID", help="Schema of the rows; else the config's schema_id.")
-@click.option("--level", type=click.Choice(["quick", "standard", "deep"]), help="How deep to check; else the config's.")
-@config_option
-@format_option()
-def check(files: tuple[Path, ...], schema: str | None, level: str | None, config: str | None, output: str) -> int:
-    """Check files as the gate would: exit 0 accepted, 2 refused."""
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
+@gate_options
+@format_option("md", "json")
+def check(files: tuple[Path, ...], asked: Asked, output: str) -> int:
+    """Check files as the gate would: exit 0 accepted, 2 refused.
 
-    from store.config_file import config_path
-    from validation import DataValidator, Limits
+    FILE is JSON Lines, or a folder NAME.drop with one such file and its pictures; a sidecar NAME.job.json beside it is
+    read. Of one file JSON is an object, of several an array of them.
+    """
+    from validation.examination import Setting
 
-    schema_id, used_level, limits = schema or "chat_sft_v1", level or "standard", Limits()
-    if config is not None or config_path(None).exists():
-        from store.config import ConfigLoader
+    meters = [Meter(str(file)) for file in files]
+    # Every mistake of the caller is told before anything is read.
+    targets = [target_of(file, asked, Setting(on_progress=meter)) for file, meter in zip(files, meters, strict=True)]
+    reports = []
+    for target, meter in zip(targets, meters, strict=True):
+        try:
+            report = target.told(target.validator.check_file(target.file, target.schema_id, target.level, name=target.name, columns=target.columns))
+        finally:
+            meter.clear()
+        reports.append(report)
+        if output != "json":
+            show(report, output, view_of(target))
+    if output == "json":
+        plain = [report.to_plain() for report in reports]
+        echo_json(plain[0] if len(plain) == 1 else plain)
+    return 2 if any(report.verdict == "refused" for report in reports) else 0
 
-        loaded = ConfigLoader(config).load().config
-        schema_id, used_level = schema or loaded.schema_id, level or loaded.validation.level
-        limits = Limits(max_row_bytes=loaded.validation.max_row_bytes, max_file_bytes=loaded.validation.max_file_bytes)
-    refused = False
-    for file in files:
-        report = DataValidator(limits=limits).check_file(file, schema_id=schema_id, level=used_level)
-        click.echo(report.to_json() if output == "json" else report.to_text())
-        refused = refused or report.verdict == "refused"
-    return 2 if refused else 0
+
+def show(report: "Report", output: str, view: "View") -> None:
+    """Print one report as text or Markdown."""
+    echo(report.to_markdown(view) if output == "md" else report.to_text(view))
+
+
+def echo(text: str) -> None:
+    """Print text; a letter that the terminal's encoding has not is written as its escape."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def echo_json(value: object) -> None:
+    """Print JSON, which stays JSON whatever the terminal's encoding is."""
+    from validation.report import as_json
+
+    utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    click.echo(as_json(value, ascii_only=not utf8))
+
+
+def view_of(target: Target, file: str = "") -> "View":
+    """How pages look on this terminal, and the commands that they may name for the target, or for another file like it."""
+    from validation.pages import View
+
+    terminal = sys.stdout.isatty()
+    width = min(shutil.get_terminal_size().columns, WIDEST_PAGE) if terminal else PIPED_PAGE
+    onward = target.onward(file) if target.schema_id in target.specs else ""
+    view = View(width=width, again=target.again(file), onward=onward)
+    return replace(view, paint=_paint) if terminal and not os.environ.get("NO_COLOR") else view
+
+
+def _paint(text: str, colour: str) -> str:
+    return click.style(text, bold=True) if colour == "bold" else click.style(text, fg=colour, bold=colour == "red")

@@ -1,4 +1,4 @@
-"""`lorad drop`: put files into the inbox the right way, and on request wait for the end."""
+"""`lorad drop`: put files, or folders with pictures, into the inbox the right way, and on request wait for the end."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import click
 
 from cli.asking import require_daemon
 from cli.options import config_option
-from core.errors import ConfigError, LoradError, RefusedError
+from core.errors import ConfigError, LoradError, RefusedError, UsageError
 from core.names import parse_adapter, stamp
 from store.config_file import config_path, home_of
 from store.inbox import Dropped, put_drop
@@ -26,37 +26,52 @@ ENDS = {"released": 0, "refused": 2, "held": 2, "failed": 1, "cancelled": 1}
 @click.option("--adapter", default="default/main", show_default=True, metavar="PERSONA/DOMAIN")
 @click.option("--priority", type=int, help="Higher runs first; 0 is normal.")
 @click.option("--schema", metavar="ID", help="Schema of the rows, for example completion_v1.")
+@click.option("--level", type=click.Choice(["quick", "standard", "deep"]), help="How deep to check; else by source, adapter and config.")
+@click.option("--source", metavar="NAME", help="Where the rows come from: a name of validation.sources.")
+@click.option("--columns", metavar="A,B", help="Extra columns that are passed through.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A config key that a sidecar may set; repeatable.")
 @click.option("--again", is_flag=True, help="Train on the same bytes once more.")
 @click.option("--wait", is_flag=True, help="Wait for the end: 0 released, 2 refused or held, 1 failed or cancelled.")
 @config_option
-def drop(
-    files: tuple[Path, ...],
-    adapter: str,
-    priority: int | None,
-    schema: str | None,
-    settings: tuple[str, ...],
-    again: bool,
-    wait: bool,
-    config: str | None,
-) -> int:
-    """Put files into the inbox the right way: sidecar first, then one rename."""
+def drop(files: tuple[Path, ...], adapter: str, settings: tuple[str, ...], wait: bool, config: str | None, **words: Any) -> int:
+    """Put files into the inbox the right way: sidecar first, then one rename. A folder NAME.drop holds one file and its pictures."""
     from core.config import nest, sidecar_layer
+    from core.gate import level_of
     from store.config import ConfigLoader
 
-    sidecar: dict[str, Any] = parse_settings(settings)
-    sidecar |= {key: value for key, value in (("priority", priority), ("schema_id", schema), ("again", again or None)) if value is not None}
-    values, _ = sidecar_layer(nest(sidecar), "the command line")
-    ConfigLoader(config).load(sidecar=values)
+    sidecar = nest(parse_settings(settings) | _said(words))
+    values, job = sidecar_layer(sidecar, "the command line")
+    level_of(ConfigLoader(config).load(sidecar=values), parse_adapter(adapter), job.get("source", ""))  # tells an unknown source now
+    for file in files:
+        _refuse_folder(file)
     home = home_of(config_path(config))
     home.prepare()
     if wait:
         require_daemon(home)
     since = f"drop-{stamp(datetime.now(UTC), '')}"  # noqa: TID251 - a person drops now; an inode alone may have served an earlier drop
-    dropped = [put_drop(home, file, parse_adapter(adapter), nest(sidecar)) for file in files]
+    dropped = [put_drop(home, file, parse_adapter(adapter), sidecar) for file in files]
     for file, one in zip(files, dropped, strict=True):
         click.echo(f"dropped {file} as {one.path}")
     return max(follow(home, one, since) for one in dropped) if wait else 0
+
+
+def _said(words: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as sidecar keys."""
+    columns = [column.strip() for column in words["columns"].split(",")] if words["columns"] else None
+    said = {"priority": words["priority"], "schema_id": words["schema"], "again": words["again"] or None}
+    said |= {"level": words["level"], "source": words["source"], "columns": columns}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _refuse_folder(file: Path) -> None:
+    """Raises UsageError for a folder that the gate would refuse unread."""
+    if file.suffix != ".drop" or not file.is_dir():
+        return
+    from validation.bundle import rows_file
+
+    _, obstacle = rows_file(file)
+    if obstacle:
+        raise UsageError(f"{file}: {obstacle}", hint="a drop with pictures is a folder NAME.drop with one .jsonl file in it", code="FILE_KIND")
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:

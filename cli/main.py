@@ -16,6 +16,8 @@ VERBS = {
     "serve": ("cli.processes", "Serve the base and its adapters (OpenAI API)."),
     "drop": ("cli.drop", "Put files into the inbox the right way."),
     "check": ("cli.check", "Check a file as the gate would, without a daemon."),
+    "fix": ("cli.fix", "Write a mended copy of a file."),
+    "inspect": ("cli.inspect", "Show which tokens of rows are learnt."),
     "status": ("cli.status", "What lorad is doing, and what is live."),
     "jobs": ("cli.jobs", "List, show, cancel, retry, approve, refuse jobs."),
     "adapters": ("cli.adapters", "List adapters, their releases and history; roll back."),

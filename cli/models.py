@@ -61,3 +61,11 @@ def pull(config: str | None, output: str) -> None:
         show_json({"folder": str(folder), "seconds": seconds})
     else:
         click.echo(f"base model ready in {folder} ({seconds} s)")
+
+
+@models.command()
+def template() -> None:
+    """Print a generic chat template (ChatML) for a model folder that has none: `… > FOLDER/chat_template.jinja`."""
+    from rendering.folders import GENERIC_TEMPLATE
+
+    click.echo(GENERIC_TEMPLATE)

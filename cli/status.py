@@ -68,6 +68,7 @@ def as_text(home: Home, found: dict[str, Any] | None) -> str:
     queue = "  ".join(f"{state} {count}" for state, count in found["queue"].items() if count) or "no jobs yet"
     waiting = "  ".join(f"{state} {count}" for state, count in found["drops"].items() if count)
     lines.append(f"  queue    {queue}" + (f"   drops: {waiting}" if waiting else ""))
+    lines += _gate(found.get("gate") or {})
     lines += _current(found["current"])
     lines += _live(found)
     disk = found["disk"]
@@ -75,13 +76,27 @@ def as_text(home: Home, found: dict[str, Any] | None) -> str:
     for finding in found["findings"][-3:]:
         first = finding["findings"][0] if finding["findings"] else {}
         at = f", line {first['lines'][0]}" if first.get("lines") else ""
-        lines.append(f"  finding  {finding['file']} {finding['verdict']}: {first.get('id', '')} {first.get('name', '')}{at}")
+        aside = f" without {finding['quarantined']:,} rows" if finding.get("quarantined") else ""
+        level = f" at {finding['level']}" if finding.get("level") else ""
+        lines.append(f"  finding  {finding['file']} {finding['verdict']}{aside}{level}: {first.get('id', '')} {first.get('name', '')}{at}")
     lines += [f"  warning  {warning}" for warning in daemon["warnings"]]
     if error := found["error"]:
         lines.append(f"  error    {error['code']}: {error['what']}  ({_age(error['at'])} ago)")
         lines.append(f"           what to do: {error['hint']}")
     lines.append(f"  home     {daemon['home']}")
     return "\n".join(lines)
+
+
+def _gate(gate: dict[str, Any]) -> list[str]:
+    """What is being checked; a deep check in the background keeps its jobs in the queue."""
+    lines = []
+    if gate.get("new", {}).get("drop"):
+        lines.append(f"  gate     {gate['new']['file']}")
+    if gate.get("background", {}).get("drop"):
+        lines.append(f"  gate     {gate['background']['file']}, at level deep in the background; its jobs wait")
+    elif gate.get("deep_open"):
+        lines.append(f"  gate     {gate['deep_open']} accepted drops wait for their deep check")
+    return lines
 
 
 def _current(current: dict[str, Any] | None) -> list[str]:

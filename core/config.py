@@ -6,12 +6,13 @@ IDENTITY changes rows, row weights or objective, so that the same bytes under an
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from core.errors import ConfigError
-from core.names import DEFAULT_HOME, is_part
+from core.errors import ConfigError, UsageError
+from core.names import DEFAULT_HOME, is_part, parse_adapter
 
 SIDECAR = {"sidecar": True}
 IDENTITY = {"sidecar": True, "identity": True}
@@ -20,6 +21,8 @@ PUBLIC_HINT = "set serving.api_keys_file to a file with one key a line, or serve
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+LevelName = Literal["quick", "standard", "deep"]
 
 
 class Section(BaseModel):
@@ -71,8 +74,28 @@ class TrainingConfig(Section):
 class ValidationConfig(Section):
     """The gate."""
 
-    level: Annotated[Literal["quick", "standard", "deep"], Field(json_schema_extra=SIDECAR)] = "standard"
-    """How deep a drop is checked."""
+    level: Annotated[LevelName, Field(json_schema_extra=SIDECAR)] = "standard"
+    """How deep a drop is checked where neither its sidecar nor its source nor its adapter says so."""
+    levels: dict[str, LevelName] = {}
+    """How deep the drops of an adapter are checked: {"persona/domain": level}."""
+    sources: dict[str, LevelName] = {}
+    """How deep drops are checked whose sidecar names this source: {"scraped": "deep"}; comes before levels."""
+    background_deep: bool = False
+    """Whether a drop is queued after the level standard, and checked at deep while its job waits; deep may still refuse it."""
+    profile: str = "default"
+    """Name of the set of limits that the checks go by: one of profiles, or default."""
+    profiles: dict[str, dict[str, float | bool]] = {}
+    """Named sets of limits: {"mine": {"B02.warn_share": 0.05, "B11": false}}; false turns a check off."""
+    quarantine_share: Share = 0.0
+    """Share of the rows up to which rows with errors are put aside and the rest is accepted; 0 refuses the file."""
+    references: Words = ()
+    """Evaluation sets that no drop may hold: paths of JSON Lines files; relative paths start at the config's folder."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 2
+    """Processes that check one large file."""
+    memory_mb: Annotated[int, Field(ge=512)] = 4096
+    """Most address space of each process of the gate, in MiB."""
+    cpu_s: Annotated[int, Field(ge=0)] = 0
+    """Most CPU seconds of each process of the gate for one file; 0 means no bound."""
     max_row_bytes: Count = 4 << 20
     """A longer row is refused."""
     max_file_bytes: Count = 5 << 30
@@ -81,6 +104,14 @@ class ValidationConfig(Section):
     """Quiet time after the last write before a file that was not renamed into place is taken."""
     unparsable_settle_s: Annotated[float, Field(gt=0)] = 30.0
     """Quiet time before a file whose last line does not parse is taken, to be refused by the gate."""
+
+    @field_validator("levels")
+    @classmethod
+    def _adapters(cls, value: dict[str, LevelName]) -> dict[str, LevelName]:
+        try:
+            return {parse_adapter(name): level for name, level in value.items()}
+        except UsageError as error:
+            raise ValueError(f"{error.what}; {error.hint}") from None
 
 
 class RankingConfig(Section):
@@ -170,6 +201,10 @@ class Config(Section):
     """Whether results of the stub backend may be promoted."""
     schema_id: Annotated[str, Field(json_schema_extra=IDENTITY)] = "chat_sft_v1"
     """Schema of the rows where the sidecar names none."""
+    columns: Annotated[Words, Field(json_schema_extra=SIDECAR)] = ()
+    """Extra columns of the rows that are passed through and never looked at."""
+    specs: dict[str, str] = {}
+    """Your own schemas: {"id": "specs/mine.json"}; a relative path starts at the config's folder."""
     objective: Annotated[Literal["auto", "sft"], Field(json_schema_extra=IDENTITY)] = "auto"
     """What is optimised."""
     method: Annotated[Literal["auto", "lora"], Field(json_schema_extra=SIDECAR)] = "auto"
@@ -190,7 +225,7 @@ class Config(Section):
     serving: ServingConfig = ServingConfig()
 
 
-JOB_KEYS = ("schema_id", "priority", "notes", "again")  # sidecar keys that are not config
+JOB_KEYS: dict[str, type] = {"priority": int, "notes": str, "again": bool, "source": str}  # sidecar keys that are not config
 
 
 def leaves(model: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -204,11 +239,26 @@ def leaves(model: type[Section] = Config, prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{name}", dict(extra) if isinstance(extra, dict) else {}
 
 
+@cache
+def _mappings() -> frozenset[str]:
+    """The dotted keys whose values are mappings: what stands below them are names, not keys."""
+    return frozenset(key for key, kind in _kinds() if get_origin(kind) is dict)
+
+
+def _kinds(model: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _kinds(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", kind
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys; lists are leaves."""
+    """A nested mapping as dotted keys; lists, and mappings that are a key's own value, are leaves."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and f"{prefix}{key}" not in _mappings():
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
@@ -312,11 +362,10 @@ def sidecar_layer(sidecar: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     aliases = {"level": "validation.level"}
     flat = {aliases.get(key, key): value for key, value in flat.items()}
     _reject_unknown(flat, [*allowed, *JOB_KEYS, *aliases], where)
-    job = {key: value for key, value in flat.items() if key in JOB_KEYS and key != "schema_id"}
-    checks: dict[str, type] = {"priority": int, "notes": str, "again": bool}
+    job = {key: value for key, value in flat.items() if key in JOB_KEYS}
     for key, value in job.items():
-        if type(value) is not checks[key]:
-            raise ConfigError(f"{where}: {key} = {value!r} is not a {checks[key].__name__}", hint="correct the sidecar", code="CONFIG_TYPE")
+        if type(value) is not JOB_KEYS[key]:
+            raise ConfigError(f"{where}: {key} = {value!r} is not a {JOB_KEYS[key].__name__}", hint="correct the sidecar", code="CONFIG_TYPE")
     return {key: value for key, value in flat.items() if key not in job}, job
 
 

@@ -39,6 +39,7 @@ class DropSeen:
 
     drop: Drop
     config: Config | None = None
+    level: str = "standard"  # by sidecar, source, adapter and config
     again: bool = False
     priority: int = 0
     problem: str = ""
@@ -57,6 +58,7 @@ class GateSeen:
     drop: str | None = None  # what it works on
     result: GateResult | None = None
     died: bool = False  # it ended while it worked on `drop`
+    end: str = ""  # how it died, in words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +95,12 @@ class Facts:
     stopping: bool = False
     disk_free_bytes: int = 1 << 40
     entries: tuple[Entry, ...] = ()
-    drops: Mapping[str, DropSeen] = field(default_factory=dict)  # settling, gating, and accepted without a job
+    drops: Mapping[str, DropSeen] = field(default_factory=dict)  # settling, gating, accepted without a job or with a check open
     set_aside: frozenset[str] = frozenset()  # accepted drops already set aside
+    unproven: frozenset[str] = frozenset()  # accepted drops with a check open: no job that names one is started
     gate: GateSeen = GateSeen(alive=False)
+    deep_gate: GateSeen = GateSeen(alive=False)  # the child that checks accepted drops in the background
+    trained_specs: tuple[str, ...] = ()  # ids of the schemas whose rows a backend trains
     jobs: Mapping[str, Job] = field(default_factory=dict)  # not ended
     ended: Mapping[str, EndedJob] = field(default_factory=dict)
     children: Mapping[str, ChildSeen] = field(default_factory=dict)  # by job id: the child named in its facts
@@ -157,11 +162,66 @@ class RejectDrop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptDrop:
+    """Place the rows and name the job. `deep`: the check at level deep is to follow."""
+
     drop: str
     sha256: str
     identity: str
     rows: int
+    quarantined: int = 0
     schema_id: str
+    level: str = "standard"
+    deep: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepenDrop:
+    """Hand the accepted drop to the background gate; `crashes` counts gate children that died on it."""
+
+    drop: str
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopDeep:
+    """End the background gate: no job waits for what it checks."""
+
+    drop: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassDeep:
+    """The accepted drop has passed: take over what the gate wrote, and let its jobs start."""
+
+    drop: str
+    rows: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseDeep:
+    """The accepted drop has not passed: keep the reports beside it. With `code`, they are made from it."""
+
+    drop: str
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostponeDeep:
+    """The machine was wrong, not the rows: try again later."""
+
+    drop: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOut:
+    """Write the queued job's card without a drop that was refused after all."""
+
+    job: str
+    drop: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +314,12 @@ Step = (
     | SettleAgain
     | RejectDrop
     | AcceptDrop
+    | DeepenDrop
+    | StopDeep
+    | PassDeep
+    | RefuseDeep
+    | PostponeDeep
+    | TakeOut
     | MakeJob
     | SetAside
     | Move

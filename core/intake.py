@@ -11,19 +11,21 @@ from core.facts import (
     FinishClaim,
     ForgetClaim,
     GateDrop,
+    GateSeen,
     MakeJob,
     RejectDrop,
     SettleAgain,
     Step,
     TakeDrop,
 )
-from core.gate import GateResult
+from core.gate import CRASH_HINT, TRAINED, GateResult, first_level
 from core.identity import drop_identity
-from core.records import Accepted, DropState, Gating, JobState, Settling
+from core.records import Accepted, Gating, JobState, Settling
 
 MAX_GATE_CRASHES = 2  # a file that kills the gate child this often is rejected
 GATE_FREE_BYTES = 64 << 20  # the gate writes a compressed copy; below this it waits, and a death is not the file's fault
 PASSING = frozenset({"FILE_CHANGED", "DISK_FULL", "IO_ERROR"})  # troubles of the gate that may be over the next time
+PURPOSES = {"dpo": "pairs of a better and a worse answer (dpo)", "kto": "judged single answers (kto)", "vision": "pictures"}
 
 
 def decide_intake(facts: Facts, now: datetime) -> Iterator[Step]:
@@ -66,7 +68,8 @@ def _decide_drop(seen: DropSeen, facts: Facts, now: datetime, gate_free: bool) -
                 if facts.base_sha256 is not None:
                     yield _after_gate(seen, gate.result, facts)
             elif gate.drop == drop.id and gate.died:
-                yield _after_crash(drop.id, crashes + (facts.disk_free_bytes >= GATE_FREE_BYTES))
+                crashes += facts.disk_free_bytes >= GATE_FREE_BYTES
+                yield GateDrop(drop=drop.id, crashes=crashes) if crashes < MAX_GATE_CRASHES else RejectDrop(drop=drop.id, **crashed(gate, crashes))
             elif gate_free:
                 yield GateDrop(drop=drop.id, crashes=crashes)
         case Accepted(job_made=False) if facts.base_sha256 is not None:
@@ -88,15 +91,13 @@ def _decide_settling(seen: DropSeen, facts: Facts, now: datetime, gate_free: boo
         yield GateDrop(drop=drop.id, crashes=0)
 
 
-def _after_crash(drop: str, crashes: int) -> Step:
-    if crashes < MAX_GATE_CRASHES:
-        return GateDrop(drop=drop, crashes=crashes)
-    return RejectDrop(
-        drop=drop,
-        code="GATE_CRASH",
-        message=f"the gate died {crashes} times while it read this file",
-        hint="the file lies beside this report; check its size and first lines, and please report it as a bug",
-    )
+def crashed(gate: GateSeen, crashes: int) -> dict[str, str]:
+    """What is told about a file that the gate died on."""
+    return {
+        "code": "GATE_CRASH",
+        "message": f"the gate died {crashes} times while it read this file, the last time {gate.end or 'without a word'}",
+        "hint": CRASH_HINT,
+    }
 
 
 def _after_gate(seen: DropSeen, result: GateResult, facts: Facts) -> Step:
@@ -109,6 +110,8 @@ def _after_gate(seen: DropSeen, result: GateResult, facts: Facts) -> Step:
         return RejectDrop(drop=drop.id)
     assert seen.config is not None
     assert facts.base_sha256 is not None
+    if result.objective not in TRAINED:
+        return _untrained(drop.id, seen.config.schema_id, result.objective, facts)
     identity = drop_identity(result.sha256, drop.claim.adapter, seen.config, facts.base_sha256)
     first = None if seen.again else _job_with(identity, facts)
     if first is not None:
@@ -118,7 +121,26 @@ def _after_gate(seen: DropSeen, result: GateResult, facts: Facts) -> Step:
             message=f"the same bytes were dropped before for {drop.claim.adapter}: job {first}",
             hint="`lorad drop --again FILE` trains on them once more",
         )
-    return AcceptDrop(drop=drop.id, sha256=result.sha256, identity=identity, rows=result.rows, schema_id=seen.config.schema_id)
+    background = facts.config.validation.background_deep
+    return AcceptDrop(
+        drop=drop.id,
+        sha256=result.sha256,
+        identity=identity,
+        rows=result.rows,
+        quarantined=result.quarantined,
+        schema_id=seen.config.schema_id,
+        level=first_level(seen.level, background),
+        deep=background and seen.level != "quick",
+    )
+
+
+def _untrained(drop: str, schema_id: str, objective: str, facts: Facts) -> Step:
+    return RejectDrop(
+        drop=drop,
+        code="OBJECTIVE_UNSUPPORTED",
+        message=f"rows of {schema_id} teach from {PURPOSES.get(objective, repr(objective))}, and no backend trains that yet",
+        hint=f"what can be trained now: {', '.join(facts.trained_specs)}; this drop lies whole beside its report, to be dropped again later",
+    )
 
 
 def _job_with(identity: str, facts: Facts) -> str | None:
@@ -130,6 +152,7 @@ def _job_with(identity: str, facts: Facts) -> str | None:
         if ended.identity == identity and ended.state == JobState.RELEASED:
             return f"{ended.id} (released)"
     for seen in facts.drops.values():
-        if seen.drop.state is DropState.ACCEPTED and isinstance(seen.drop.facts, Accepted) and seen.drop.facts.identity == identity:
-            return f"{seen.drop.facts.job} (queued)"
+        accepted = seen.drop.facts
+        if isinstance(accepted, Accepted) and not accepted.job_made and accepted.identity == identity:
+            return f"{accepted.job} (queued)"
     return None

@@ -54,8 +54,9 @@ def cause(child: ChildSeen) -> str:
 
 
 def decide_start(facts: Facts, free_slots: list[int], now: datetime) -> Iterator[Step]:
-    """Start the most urgent queued jobs in the free slots."""
-    waiting = [job for job in facts.jobs.values() if job.state is JobState.QUEUED]
+    """Start the most urgent queued jobs in the free slots. One that names a drop whose check is open waits for it."""
+    queued = (job for job in facts.jobs.values() if job.state is JobState.QUEUED)
+    waiting = [job for job in queued if not any(ref.id in facts.unproven for ref in job.card.drops)]
     if facts.base_sha256 is None or facts.disk_free_bytes < START_FREE_BYTES:
         return
     for job in sorted(waiting, key=lambda job: (-job.card.priority, job.id)):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
+from core.background import decide_background
 from core.facts import Decision, Facts, Step
 from core.intake import decide_intake
 from core.progress import decide_held, decide_ranking, decide_start, decide_training
@@ -40,3 +41,4 @@ def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
     if not any(job in touched for job in facts.jobs):
         yield from decide_start(facts, free_slots, now)
     yield from decide_intake(facts, now)
+    yield from decide_background(facts, touched, now)

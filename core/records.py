@@ -228,20 +228,46 @@ class Gating:
     kind: Literal["gating"] = "gating"
 
 
+class DeepState(StrEnum):
+    """How far the check at level deep of a drop is that was accepted before it."""
+
+    WAITING = "waiting"  # to begin, or at work
+    PASSED = "passed"
+    REFUSED = "refused"  # its jobs end, then it moves to the rejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deep:
+    """The check at level deep in the background. `crashes` counts gate children that died on it."""
+
+    state: DeepState = DeepState.WAITING
+    crashes: int = 0
+    not_before: datetime | None = None  # set where the machine, not the file, was wrong
+    code: str = ""  # of the finding that refused it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """`accepted.json`: the job's id is named here before the job exists."""
+    """`accepted.json`: the job's id is named here before the job exists. `rows` are those that may be trained on."""
 
     at: datetime
     job: str
     sha256: str
     identity: str
     rows: int
+    quarantined: int = 0
     schema_id: str
+    level: str = ""  # the deepest that it has passed
     again: bool = False
     job_made: bool = False
+    deep: Deep | None = None  # None: nothing was to follow
     set_aside: str | None = None  # why later jobs do not train on it
     kind: Literal["accepted"] = "accepted"
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether no check of it is open."""
+        return self.deep is None or self.deep.state is DeepState.PASSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,6 +98,19 @@ class PackTask:
     kind: Literal["pack"] = "pack"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedTask:
+    """Sentence embeddings of `texts.jsonl` in the run folder (one JSON text a line), written as `embeddings.npy`.
+
+    Asked for by the gate, not by a job: the folder is a temporary one.
+    """
+
+    model: str  # folder of the sealed sentence model
+    max_tokens: int = 128  # of a text; the rest is not looked at
+    threads: int = 1
+    kind: Literal["embed"] = "embed"
+
+
 Task = TrainTask | ScoreTask | RankTask | PackTask
 
 

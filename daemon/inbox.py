@@ -13,9 +13,11 @@ from pathlib import Path
 from core.facts import Entry
 from core.names import DEFAULT_ADAPTER, is_part
 from daemon.clock import monotonic_s, wall_s
+from store.drops import sidecar_name
 
 log = logging.getLogger(__name__)
 
+MAX_LOOKED_AT = 10_000  # entries of a folder that was not renamed into place; how quiet it is hangs on these
 TAIL_BYTES = 8 << 20  # a last line longer than this counts as not parsable; the gate refuses rows over 4 MiB anyway
 MAX_ENTRIES = 500  # taken up in one tick, so that a burst does not hold the tick for long
 
@@ -83,17 +85,20 @@ class Inbox:
 
     def _entry(self, path: Path, adapter: str, problem: str, found: os.stat_result, settle_s: float) -> Entry:
         source = str(path.relative_to(self._root))
-        mark = (found.st_size, found.st_mtime_ns, found.st_ino)
+        renamed = str(path) in self._renamed
+        is_folder = not problem and stat.S_ISDIR(found.st_mode)
+        changed_at, mark = found.st_ctime, (found.st_size, found.st_mtime_ns, found.st_ino)
+        if is_folder and not renamed:
+            changed_at, mark = _tree(path, found)
         watched = self._watched.get(source)
         if watched is None or watched.mark != mark:
             watched = self._watched[source] = _Watched(mark=mark, since_s=monotonic_s())
         # ctime cannot be set by hand and moves with every write: a file that lay here before the daemon started is quiet at once.
-        quiet_s = max(monotonic_s() - watched.since_s, wall_s() - found.st_ctime)
-        renamed = str(path) in self._renamed
-        is_quiet = not problem and not renamed and quiet_s >= settle_s
+        quiet_s = max(monotonic_s() - watched.since_s, wall_s() - changed_at)
+        is_quiet = not problem and not renamed and not is_folder and quiet_s >= settle_s
         if is_quiet and watched.parses is None:
             watched.parses = last_line_parses(path)
-        sidecar = path.with_name(path.name.removesuffix(".jsonl") + ".job.json")
+        sidecar = path.with_name(sidecar_name(path.name))
         return Entry(
             source=source,
             adapter=adapter,
@@ -108,6 +113,24 @@ class Inbox:
             written=is_quiet and has_writer(path),
             problem=problem,
         )
+
+
+def _tree(folder: Path, found: os.stat_result) -> tuple[float, tuple[int, int, int]]:
+    """When anything in a folder last changed, and a mark that changes with it. Follows nothing."""
+    newest, size, count = found.st_ctime, 0, 0
+    waiting = [folder]
+    while waiting and count < MAX_LOOKED_AT:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    inner = entry.stat(follow_symlinks=False)
+                    count += 1
+                    newest, size = max(newest, inner.st_ctime), size + inner.st_size
+                    if stat.S_ISDIR(inner.st_mode):
+                        waiting.append(Path(entry.path))
+        except OSError as error:
+            log.debug("left alone: %s", error)
+    return newest, (size, int(newest * 1e9), count)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -128,7 +151,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _file(path: Path, adapter: str) -> Iterator[tuple[Path, str, str]]:
-    """A would-be data file: what kind of thing it is decides."""
+    """A would-be data file, or folder of one with pictures: what kind of thing it is decides."""
     if path.name.endswith(".job.json"):
         return  # a sidecar waits for its data file
     try:
@@ -137,11 +160,14 @@ def _file(path: Path, adapter: str) -> Iterator[tuple[Path, str, str]]:
         return
     if stat.S_ISLNK(mode):
         yield path, adapter, f"{path.name!r} is a symbolic link; copy the file itself"
+    elif stat.S_ISDIR(mode) and path.name.endswith(".drop"):
+        yield path, adapter, ""
     elif not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
         yield path, adapter, f"{path.name!r} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a regular file"
     elif not path.name.endswith(".jsonl"):
-        yield path, adapter, f"{path.name!r} does not end in .jsonl"
+        kind = " and is no folder" if path.name.endswith(".drop") else ""
+        yield path, adapter, f"{path.name!r} does not end in .jsonl{kind}"
     else:
         yield path, adapter, ""
 

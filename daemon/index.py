@@ -11,8 +11,10 @@ from typing import Any
 from core.config import Config, sidecar_layer
 from core.errors import BaseMissingError, ConfigError
 from core.facts import DropSeen, EndedJob
+from core.gate import TRAINED, level_of
 from core.records import Accepted, Drop, DropState, Ended, Job, Releasing
 from daemon.findings import shown
+from rendering.ownspecs import load_specs
 from store.bases import STUB_BASE, base_folder, read_base
 from store.config import ConfigLoader
 from store.drops import ORIGINAL, drop_folder, is_at_source, is_unchanged, read_drops, read_sidecar
@@ -20,6 +22,7 @@ from store.engines import Backend, choose_backend
 from store.jobs import read_all
 from store.paths import Home
 from store.releases import Release, read_releases
+from validation.profiles import resolve_profile
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +55,17 @@ class Index:
     incident: Incident | None = None
     base_sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    trained_specs: tuple[str, ...] = ()  # ids of the schemas whose rows a backend trains
 
     @classmethod
     def load(cls, home: Home, loader: ConfigLoader) -> "Index":
-        """Read every job, drop and release. Damaged records are reported and left as they are."""
+        """Read every job, drop and release. Damaged records are reported and left as they are. Raises ConfigError."""
         resolved = loader.load()
         index = cls(home=home, loader=loader, config=resolved.config, backend=choose_backend(resolved.config), warnings=resolved.warnings)
+        index.trained_specs = tuple(id for id, spec in load_specs(resolved.config.specs, Path()).items() if spec.objective in TRAINED)
+        own = resolved.config.validation.profiles
+        for name in (resolved.config.validation.profile, *own):
+            resolve_profile(name, own)  # a profile that is wrong is told now, not at the first drop
         jobs, damaged = read_all(home)
         for job in jobs:
             index.keep_job(job)
@@ -103,35 +111,53 @@ class Index:
 
     def keep_drop(self, drop: Drop) -> None:
         self.drops[drop.id] = drop
-        if isinstance(drop.facts, Accepted):
+        if isinstance(drop.facts, Accepted) and drop.facts.is_proven:
             self.sidecars.pop(drop.id, None)
 
     def lose_drop(self, drop: str) -> None:
         self.drops.pop(drop, None)
         self.sidecars.pop(drop, None)
 
+    @property
+    def unproven(self) -> frozenset[str]:
+        """Accepted drops with a check open."""
+        return frozenset(drop.id for drop in self.drops.values() if isinstance(drop.facts, Accepted) and not drop.facts.is_proven)
+
     def drops_on_their_way(self) -> dict[str, DropSeen]:
-        """Drops without a job yet, with what their sidecar and their folder say."""
-        return {drop.id: self._seen(drop) for drop in self.drops.values() if not (isinstance(drop.facts, Accepted) and drop.facts.job_made)}
+        """Drops without a job yet, or with a check open, with what their sidecar and their folder say."""
+        unproven = self.unproven
+        return {drop.id: self._seen(drop) for drop in self.drops.values() if _is_on_its_way(drop) or drop.id in unproven}
+
+    def has_drops_on_their_way(self) -> bool:
+        """Whether a drop has no job yet; one with a check open alone waits for the jobs that name it."""
+        return any(_is_on_its_way(drop) for drop in self.drops.values())
 
     def _seen(self, drop: Drop) -> DropSeen:
         folder = drop_folder(self.home, drop)
+        if isinstance(drop.facts, Accepted):
+            return replace(self._sidecar(drop, folder), drop=drop) if not drop.facts.is_proven else DropSeen(drop=drop)
         in_folder = _lexists(folder / ORIGINAL)
         at_source = drop.state is DropState.SETTLING and not in_folder and is_at_source(self.home, drop.claim)
-        if in_folder and drop.id not in self.sidecars:
-            self.sidecars[drop.id] = self._read_sidecar(drop, folder)
-        seen = self.sidecars.get(drop.id) or DropSeen(drop=drop)
+        seen = self._sidecar(drop, folder) if in_folder else DropSeen(drop=drop)
         if drop.claim.problem and in_folder:
-            seen = replace(seen, code="F11", problem=drop.claim.problem, hint="drop a regular file whose name ends in .jsonl, by copy or rename")
+            hint = "drop a regular file whose name ends in .jsonl, by copy or rename"
+            seen = replace(seen, code="F11", problem=drop.claim.problem, hint=hint)
         return replace(seen, drop=drop, at_source=at_source, in_folder=in_folder, unchanged=not in_folder or is_unchanged(self.home, drop))
+
+    def _sidecar(self, drop: Drop, folder: Path) -> DropSeen:
+        if drop.id not in self.sidecars:
+            self.sidecars[drop.id] = self._read_sidecar(drop, folder)
+        return self.sidecars[drop.id]
 
     def _read_sidecar(self, drop: Drop, folder: Path) -> DropSeen:
         try:
             values, job = sidecar_layer(read_sidecar(folder), "the sidecar")
             resolved = self.loader.load(sidecar=values)
+            level = level_of(resolved, drop.claim.adapter, str(job.get("source", "")))
         except ConfigError as error:
             return DropSeen(drop=drop, code=error.code, problem=error.what, hint=error.hint)
-        return DropSeen(drop=drop, config=resolved.config, again=bool(job.get("again", False)), priority=int(job.get("priority", 0)))
+        again, priority = bool(job.get("again", False)), int(job.get("priority", 0))
+        return DropSeen(drop=drop, config=resolved.config, level=level, again=again, priority=priority)
 
     def resolved_for(self, drop: Drop) -> dict[str, Any]:
         """The config to freeze with a drop's job, with the origin of each value and the sidecar's notes."""
@@ -141,7 +167,9 @@ class Index:
     def note_findings(self, now: datetime, drop: Drop, verdict: str, report: Mapping[str, Any]) -> None:
         """Remember what the gate found, without any text of the rows."""
         found = [shown(finding) for finding in report["findings"][:3]]
-        self.findings.append({"at": now.isoformat(), "drop": drop.id, "file": drop.claim.file, "verdict": verdict, "findings": found})
+        quarantined = report.get("stats", {}).get("quarantined", 0)
+        told = {"at": now.isoformat(), "drop": drop.id, "file": drop.claim.file, "verdict": verdict, "level": report.get("level"), "quarantined": quarantined}
+        self.findings.append(told | {"findings": found})
 
     # ---------------------------------------------------------------- base
 
@@ -154,6 +182,10 @@ class Index:
             self.base_sha256 = read_base(base_folder(self.config)).source_sha256
         except BaseMissingError:
             self.base_sha256 = None
+
+
+def _is_on_its_way(drop: Drop) -> bool:
+    return not (isinstance(drop.facts, Accepted) and drop.facts.job_made)
 
 
 def _lexists(path: Path) -> bool:

@@ -18,8 +18,9 @@ from core.reconcile import decide
 from daemon import clock
 from daemon.apply import Applier, describe
 from daemon.children import Children, end_orphans, take_daemon_lock
-from daemon.gatekeeper import Gatekeeper
+from daemon.gatekeeper import BACKGROUND, Gatekeeper
 from daemon.index import Incident, Index
+from daemon.intake import Gates
 from daemon.links import Links
 from daemon.observe import Observer
 from daemon.status import Status
@@ -72,27 +73,28 @@ class Daemon:
         sweep_tmp(self._home)
         finish_rejections(self._home)
         children = Children(self._home, index.config.slots)
-        gate = Gatekeeper(self._home)
+        gates = Gates(Gatekeeper(self._home), Gatekeeper(self._home, BACKGROUND))
         status = Status(index, self._instance, clock.now())
         watcher = Watcher(self._home.inbox, self._home.commands, self._wake)
         links = Links(self._home, self._loader.path, [target.name for target in index.config.deploy.targets])
-        observer = Observer(index, self._instance, children, gate, watcher)
-        applier = Applier(index, self._instance, children, gate, status.tell)
+        observer = Observer(index, self._instance, children, gates, watcher)
+        applier = Applier(index, self._instance, children, gates, status.tell)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see daemon.inbox.has_writer
         watcher.start()
         status.tell(clock.now(), "daemon.started", pid=os.getpid(), instance=self._instance, backend=index.backend.name, reason=index.backend.why)
         try:
-            gate.ensure()
+            gates.new.ensure()
             links.ensure()
             ready(f"lorad watches {self._home.inbox} (pid {os.getpid()}, backend {index.backend.name}: {index.backend.why})")
-            parts = Loop(index=index, observer=observer, applier=applier, status=status, children=children, gate=gate, links=links)
+            parts = Loop(index=index, observer=observer, applier=applier, status=status, children=children, gates=gates, links=links)
             parts.merged = merged_up_to(self._home)
             self._loop(parts, lock)
         finally:
             watcher.stop()
-            gate.close()
+            gates.new.close()
+            gates.background.close()
             links.close()
             children.kill_all()
             status.tell(clock.now(), "daemon.stopped", pid=os.getpid(), instance=self._instance)
@@ -126,15 +128,15 @@ class Loop:
     applier: Applier
     status: Status
     children: Children
-    gate: Gatekeeper
+    gates: Gates
     links: Links
     merged: dict[str, int] = field(default_factory=dict)  # target -> ledger sequence that is in live.jsonl
 
     def tick(self) -> int:
         """Observe, decide, apply. Returns how many steps were applied; a failed step is told and decided again."""
         now = clock.now()
-        if not self.gate.is_busy():
-            self.gate.ensure()
+        if not self.gates.new.is_busy():
+            self.gates.new.ensure()
         self.links.ensure()
         facts = self.observer.look()
         self._note_prerequisites()
@@ -192,9 +194,9 @@ class Loop:
 
     def pause_s(self) -> float:
         """How long to wait unless woken."""
-        if self.gate.is_busy():
+        if self.gates.new.is_busy():
             return BUSY_TICK_S
-        return WORK_TICK_S if self.index.jobs or self.index.drops_on_their_way() else IDLE_TICK_S
+        return WORK_TICK_S if self.index.jobs or self.index.has_drops_on_their_way() else IDLE_TICK_S
 
     def _merge_ledgers(self) -> None:
         for target in self.index.config.deploy.targets:

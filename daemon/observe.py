@@ -12,9 +12,9 @@ from core.records import Accepted, Job, Kind, Ranking, Releasing, Training
 from core.tasks import ChildSeen
 from core.wire import Activation
 from daemon.children import Children
-from daemon.gatekeeper import Gatekeeper
 from daemon.inbox import Inbox
 from daemon.index import Index
+from daemon.intake import Gates
 from daemon.watcher import Watcher
 from store.commands import read_commands
 from store.runs import candidates_of, read_exit, resume_point
@@ -46,11 +46,11 @@ def _mark(path: Path) -> tuple[int, int]:
 class Observer:
     """Builds the facts of a tick."""
 
-    def __init__(self, index: Index, instance: str, children: Children, gate: Gatekeeper, watcher: Watcher) -> None:
+    def __init__(self, index: Index, instance: str, children: Children, gates: Gates, watcher: Watcher) -> None:
         self._index = index
         self._instance = instance
         self._children = children
-        self._gate = gate
+        self._gates = gates
         self._watcher = watcher
         self._inbox = Inbox(index.home.inbox)
         self._fresh = Fresh()
@@ -70,7 +70,10 @@ class Observer:
             entries=self._inbox.scan(self._watcher.take_renamed(), index.config.validation.settle_s),
             drops=index.drops_on_their_way(),
             set_aside=frozenset(drop.id for drop in index.drops.values() if isinstance(drop.facts, Accepted) and drop.facts.set_aside),
-            gate=self._gate.look(),
+            unproven=index.unproven,
+            gate=self._gates.new.look(),
+            deep_gate=self._gates.background.look(),
+            trained_specs=index.trained_specs,
             jobs=dict(index.jobs),
             ended=index.ended_jobs(),
             children={job.id: seen for job in index.jobs.values() if (seen := self._child(job)) is not None},

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from core.facts import Facts
-from core.records import Ended, Held, Job, JobState, Queued, Ranking, Releasing, Training
+from core.records import Accepted, Drop, Ended, Held, Job, JobState, Queued, Ranking, Releasing, Training
 from daemon.clock import monotonic_s
 from daemon.index import Index
 from store.durable import append_line, replace_file
@@ -84,6 +84,7 @@ class Status:
             },
             "queue": {job_state.value: counts.get(job_state.value, 0) for job_state in JobState},
             "drops": {"waiting": len(facts.entries), "settling": on_their_way.get("settling", 0), "gating": on_their_way.get("gating", 0)},
+            "gate": self._gate(facts),
             "current": self._current(),
             "live": self._live(facts),
             "targets": [self._target(target) for target in facts.targets],
@@ -93,6 +94,12 @@ class Status:
             if incident is None
             else {"at": incident.at.isoformat(), "code": incident.code, "what": incident.what, "hint": incident.hint, "about": incident.about},
         }
+
+    def _gate(self, facts: Facts) -> dict[str, Any]:
+        """What the two gate children are at, and how many accepted drops wait for their deep check."""
+        at_work = {"new": facts.gate.drop, "background": facts.deep_gate.drop}
+        files = {name: self._index.drops[drop].claim.file for name, drop in at_work.items() if drop in self._index.drops}
+        return {name: {"drop": drop, "file": files.get(name, "")} for name, drop in at_work.items()} | {"deep_open": len(facts.unproven)}
 
     def _current(self) -> dict[str, Any] | None:
         """The job that a person would ask about: the one with a child at work, else the first on its way."""
@@ -152,11 +159,13 @@ class Status:
     def listing(self) -> dict[str, Any]:
         """What `lorad jobs list` and `lorad drop --wait` read."""
         everything = sorted((*self._index.jobs.values(), *self._index.ended.values()), key=lambda job: job.id)
-        drops = [
-            {"id": drop.id, "state": drop.state.value, "inode": drop.claim.inode, "device": drop.claim.device, "job": getattr(drop.facts, "job", None)}
-            for drop in sorted(self._index.drops.values(), key=lambda drop: drop.id)[-1000:]
-        ]
-        return {"jobs": [job_row(job, self.percent(job), self._progress.get(job.id, {})) for job in everything], "drops": drops}
+        drops = [drop_row(drop) for drop in sorted(self._index.drops.values(), key=lambda drop: drop.id)[-1000:]]
+        rows = [job_row(job, self.percent(job), self._progress.get(job.id, {})) for job in everything]
+        unproven = self._index.unproven
+        for row, job in zip(rows, everything, strict=True):
+            if isinstance(job.facts, Queued) and any(ref.id in unproven for ref in job.card.drops):
+                row["reason"] = row["reason"] or "waits for the deep check of its rows"
+        return {"jobs": rows, "drops": drops}
 
 
 def _child(job: Job) -> str | None:
@@ -176,6 +185,17 @@ def stage_of(job: Job) -> str:
     if isinstance(facts, Releasing):
         return "publish" if facts.release else "pack"
     return job.state.value
+
+
+def drop_row(drop: Drop) -> dict[str, Any]:
+    """One drop in the listing: how deep it was checked, what was put aside, and how the deep check in the background stands."""
+    row = {"id": drop.id, "state": drop.state.value, "inode": drop.claim.inode, "device": drop.claim.device, "job": None}
+    row |= {"adapter": drop.claim.adapter, "file": drop.claim.file}
+    facts = drop.facts
+    if isinstance(facts, Accepted):
+        deep = facts.deep.state.value if facts.deep else None
+        row |= {"job": facts.job, "rows": facts.rows, "quarantined": facts.quarantined, "level": facts.level, "deep": deep}
+    return row
 
 
 def job_row(job: Job, progress: int, found: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ MAX_RENAMED = 100_000  # names remembered between two scans; more are found by t
 
 
 class Watcher(FileSystemEventHandler):
-    """Sets `wake` on every event and remembers which files were renamed into place."""
+    """Sets `wake` on every event and remembers which files and folders were renamed into place."""
 
     def __init__(self, inbox: Path, commands: Path, wake: threading.Event) -> None:
         self._inbox = inbox
@@ -38,7 +38,7 @@ class Watcher(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Called in watchdog's thread."""
-        if isinstance(event, FileMovedEvent):
+        if isinstance(event, FileMovedEvent | DirMovedEvent):
             with self._lock:
                 if event.dest_path and len(self._renamed) < MAX_RENAMED:
                     self._renamed.add(str(event.dest_path))

@@ -1,10 +1,12 @@
 """Rows of accepted drops, with the group and the split that acceptance recorded.
 
-An accepted drop holds `rows.jsonl.zst` (its bytes as given) and `index.jsonl` (one IndexRow for each row). Lines are
-physical, 1-based, split at "\\n" only: U+2028 and its kin may stand inside a JSON string.
+An accepted drop holds `rows.jsonl.zst` (its bytes as given), `index.jsonl` (one IndexRow for each row that was taken;
+quarantined rows have none) and, where its schema is the project's own, a copy of that spec as `spec.json` or `spec.py`.
+Lines are physical, 1-based, split at "\\n" only: U+2028 and its kin may stand inside a JSON string.
 """
 
 import hashlib
+import json
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +16,15 @@ from typing import Literal
 import msgspec
 import zstandard
 
-from core.errors import IntegrityError
+from core.errors import ConfigError, IntegrityError
 from core.splits import RowKey
 from core.tasks import RowsOf
-from rendering.specs import SPECS, Message
+from rendering.specs import BAD_JSON, SPECS, Message, Objective, Spec, SpecRow, ToolCall, Tools
+from rendering.tooltext import arguments_of
 
 ROWS = "rows.jsonl.zst"
 INDEX = "index.jsonl"
+OWN_SPECS = ("spec.json", "spec.py")
 BOM = b"\xef\xbb\xbf"
 
 Split = Literal["train", "dev", "gate"]
@@ -45,6 +49,8 @@ class Row:
     schema_id: str
     messages: list[Message]
     weight: float
+    tools: Tools = ()
+    objective: Objective = "sft"
 
 
 _decode_index = msgspec.json.Decoder(IndexRow).decode
@@ -72,12 +78,35 @@ def read_rows(sources: Sequence[RowsOf]) -> list[Row]:
     return rows
 
 
+def spec_of(source: RowsOf) -> Spec:
+    """The spec of a drop's rows: one that lorad knows, else the copy that lies in the drop's folder.
+
+    Raises IntegrityError where neither is there, or the copy is another spec.
+    """
+    if source.schema_id in SPECS:
+        return SPECS[source.schema_id]
+    hint = "restore the drop from a backup, or drop the file again"
+    path = next((path for name in OWN_SPECS if (path := Path(source.folder, name)).is_file()), None)
+    if path is None:
+        raise IntegrityError(f"{source.folder} has rows of {source.schema_id!r}, and no copy of that spec", hint=hint, code="SPEC_DAMAGED")
+    from rendering.ownspecs import load_file
+
+    try:
+        spec = load_file(path)
+    except ConfigError as error:
+        raise IntegrityError(error.what, hint=hint, code="SPEC_DAMAGED") from None
+    if spec.id != source.schema_id:
+        raise IntegrityError(f"{path} is the spec {spec.id!r}; the rows are of {source.schema_id!r}", hint=hint, code="SPEC_DAMAGED")
+    return spec
+
+
 def _rows_of(source: RowsOf, kept: dict[int, IndexRow]) -> Iterator[Row]:
-    spec = SPECS[source.schema_id]
+    # The gate has judged the columns; which ones its person declared is not known here.
+    spec = spec_of(source).with_any_columns()
     found = 0
     for number, line in enumerate(_lines(source), start=1):
         if index := kept.get(number):
-            row = spec.decode(line.removeprefix(BOM) if number == 1 else line)
+            row = _decoded(spec, line.removeprefix(BOM) if number == 1 else line, number, source)
             found += 1
             yield Row(
                 drop=source.drop,
@@ -87,6 +116,8 @@ def _rows_of(source: RowsOf, kept: dict[int, IndexRow]) -> Iterator[Row]:
                 schema_id=source.schema_id,
                 messages=spec.messages(row),
                 weight=row.weight,
+                tools=spec.tools(row),
+                objective=spec.objective,
             )
     if found != len(kept):
         raise IntegrityError(
@@ -96,12 +127,21 @@ def _rows_of(source: RowsOf, kept: dict[int, IndexRow]) -> Iterator[Row]:
         )
 
 
+def _decoded(spec: Spec, line: bytes, number: int, source: RowsOf) -> SpecRow:
+    try:
+        return spec.decode(line)
+    except BAD_JSON as error:
+        raise IntegrityError(
+            f"line {number} of {Path(source.folder, ROWS)} is not a row of {spec.id}: {error}", hint="drop the file again", code="ROWS_DAMAGED"
+        ) from None
+
+
 def _lines(source: RowsOf) -> Iterator[bytes]:
     """Physical lines without "\\n"; checks the hash once all are read."""
     path = Path(source.folder, ROWS)
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as stream:
             rest = b""
             while block := stream.read(1 << 18):
                 digest.update(block)
@@ -119,15 +159,32 @@ def _lines(source: RowsOf) -> Iterator[bytes]:
         )
 
 
+def row_key(spec: Spec, row: SpecRow, messages: Sequence[Message] | None = None) -> RowKey:
+    """The conversation key of a row. Answers that are compared with one another share the key of their prompt."""
+    messages = spec.messages(row) if messages is None else messages
+    if (spec.other or spec.objective == "kto") and messages and messages[-1].role == "assistant":
+        messages = messages[:-1]
+    return conversation_key(messages)
+
+
 def conversation_key(messages: Sequence[Message]) -> RowKey:
-    """What tells whether two rows are the same conversation: by its first user turn, and as a whole.
+    """What tells whether two rows are the same conversation: by its first user turn, and as a whole, calls included.
 
     Text is folded first (NFKC, case, blanks), so that a corrected answer or a retyped question keeps its group.
     """
-    folded = [(message.role, _fold(message.content)) for message in messages]
+    folded = [(message.role, _fold(message.content) + "".join(map(_folded_call, message.tool_calls))) for message in messages]
     opening = next((text for role, text in folded if role == "user"), None)
     whole = _hash("\x1e".join(f"{role}\x1f{text}" for role, text in folded))
     return RowKey(first=whole if opening is None else _hash(opening), whole=whole)
+
+
+def _folded_call(call: ToolCall) -> str:
+    # Ids are drawn anew by every exporter, and objects have no order.
+    try:
+        arguments = json.dumps(arguments_of(call), sort_keys=True, ensure_ascii=False)
+    except RecursionError:
+        arguments = call.arguments
+    return f"\x1d{_fold(call.name)}\x1f{_fold(arguments)}"
 
 
 def _fold(text: str) -> str:

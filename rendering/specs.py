@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import msgspec
 
@@ -103,7 +103,16 @@ class Spec:
     def with_columns(self, columns: Sequence[str]) -> "Spec":
         """The same spec with further columns that are passed through and never looked at."""
         extra = tuple(column for column in columns if column not in self.keys)
-        return replace(self, columns=self.columns + extra, decode=decoder(self.row, self.columns + extra)) if extra else self
+        return self.decoding(self.columns + extra) if extra else self
+
+    def with_any_columns(self) -> "Spec":
+        """The same spec for rows whose columns were judged before: unknown ones are passed over."""
+        return self.decoding(self.columns, any_columns=True)
+
+    def decoding(self, columns: tuple[str, ...] = (), *, any_columns: bool = False) -> "Spec":
+        """The same spec with its decoder made; a project's own spec decodes only rows that its function can turn into messages."""
+        decode = decoder(self.row, columns, any_columns=any_columns)
+        return replace(self, columns=columns, decode=_turned(decode, self.turns) if self.file else decode)
 
 
 MESSAGE_REQUIRED = ("role", "content")
@@ -116,28 +125,68 @@ def _never(line: bytes) -> SpecRow:
 
 
 @cache
-def decoder(row: type[SpecRow], columns: tuple[str, ...] = ()) -> Callable[[bytes], SpecRow]:
-    """A decoder of one line into `row`; `columns` may hold anything. Refuses a weight on a turn that is not the assistant's."""
-    if columns:
-        fields = [(f"column_{place}", Any, msgspec.UNSET) for place in range(len(columns))]
-        rename = {f"column_{place}": column for place, column in enumerate(columns)}
-        # a subclass: rows still are rows of their spec
-        row = cast(type[SpecRow], msgspec.defstruct(row.__name__, fields, bases=(row,), rename=rename, frozen=True, forbid_unknown_fields=True, kw_only=True))
-    decode = msgspec.json.Decoder(row).decode
+def decoder(row: type[SpecRow], columns: tuple[str, ...] = (), *, any_columns: bool = False) -> Callable[[bytes], SpecRow]:
+    """A decoder of one line into `row`; `columns` may hold anything, and with `any_columns` every unknown key of a row is passed over.
+
+    It refuses what types cannot say: a turn without content and calls, a weight or calls of a turn that is not the
+    assistant's, pictures in rows that are not of vision_v1.
+    """
+    held = tuple(field.name for field in msgspec.structs.fields(row) if _holds_turns(field.type))
+    pictures = row is VisionRow
+    decode = msgspec.json.Decoder(_widened(row, columns, any_columns)).decode
 
     def checked(line: bytes) -> SpecRow:
         found = decode(line)
-        if b'"weight"' in line:
-            _refuse_foreign_weights(found)
+        for name in held:
+            turns = getattr(found, name)
+            if type(turns) is list:
+                for index, turn in enumerate(turns):
+                    if type(turn.content) is not str or turn.weight != 1 or turn.tool_calls:
+                        _refuse_turn(turn, f"$.{name}[{index}]", pictures)
         return found
 
-    return checked
+    return checked if held else decode
 
 
-def _refuse_foreign_weights(row: SpecRow) -> None:
-    for index, message in enumerate(getattr(row, "messages", ())):
-        if message.role != "assistant" and message.weight != 1:
-            raise msgspec.ValidationError(f"Only assistant turns have a `weight` - at `$.messages[{index}].weight`")
+def _turned(decode: Callable[[bytes], SpecRow], turns: Callable[[Any], list[Message]]) -> Callable[[bytes], SpecRow]:
+    def tried(line: bytes) -> SpecRow:
+        row = decode(line)
+        try:
+            good = all(isinstance(message, Message) for message in turns(row))
+        except Exception as error:  # a person's own function may raise anything; it must not end the gate
+            raise msgspec.ValidationError(f"The spec's own `turns` fails on this row: {type(error).__name__}: {error}") from None
+        if not good:
+            raise msgspec.ValidationError("The spec's own `turns` does not give a list of messages")
+        return row
+
+    return tried
+
+
+def _widened(row: type[SpecRow], columns: tuple[str, ...], any_columns: bool) -> type[SpecRow]:
+    if not columns and not any_columns:
+        return row
+    fields = [(f"column_{place}", Any, msgspec.UNSET) for place in range(len(columns))]
+    rename = {f"column_{place}": column for place, column in enumerate(columns)}
+    # A subclass: rows still are rows of their spec.
+    made = msgspec.defstruct(row.__name__, fields, bases=(row,), rename=rename, frozen=True, forbid_unknown_fields=not any_columns, kw_only=True)
+    return cast(type[SpecRow], made)
+
+
+def _holds_turns(kind: Any) -> bool:
+    return kind is Turn or any(_holds_turns(inner) for inner in get_args(kind))
+
+
+def _refuse_turn(turn: Turn, path: str, pictures: bool) -> None:
+    if turn.role != "assistant" and turn.weight != 1:
+        raise msgspec.ValidationError(f"Only assistant turns have a `weight` - at `{path}.weight`")
+    if turn.role != "assistant" and turn.tool_calls:
+        raise msgspec.ValidationError(f"Only assistant turns have `tool_calls` - at `{path}.tool_calls`")
+    if turn.content is None and not turn.tool_calls:
+        raise msgspec.ValidationError(f"Object missing required field `content` - at `{path}`")
+    if not pictures and not isinstance(turn.content, str):
+        for index, part in enumerate(turn.content or ()):
+            if part.type == "image":
+                raise msgspec.ValidationError(f"Pictures belong to rows of vision_v1 - at `{path}.content[{index}]`")
 
 
 # --- rows to messages
@@ -183,10 +232,6 @@ def _instruction(row: InstructionRow) -> list[Message]:
     return [Message("user", task), Message("assistant", row.output)]
 
 
-def _spec(spec: Spec) -> Spec:
-    return replace(spec, decode=decoder(spec.row))
-
-
 _ALL = (
     Spec(
         id="chat_sft_v1",
@@ -216,7 +261,7 @@ _ALL = (
         own=("tools", "parallel_tool_calls"),
         turns=_conversation,
         family="chat",
-        example='{"messages": [{"role": "user", "content": "…Syllable bank: pa, tri, ot…"}, {"role": "assistant", "content": "{…}"}], "metadata": {…}}',
+        example='{"messages": [{"role": "user", "content": "…Syllable bank: pa, tri…"}, {"role": "assistant", "content": "{…}"}], "metadata": {"level": 1}}',
         hint="write each puzzle as one chat row; its answer is the JSON text alone",
     ),
     Spec(
@@ -277,7 +322,7 @@ _ALL = (
     ),
 )
 
-SPECS: Mapping[str, Spec] = MappingProxyType({spec.id: _spec(spec) for spec in _ALL})
+SPECS: Mapping[str, Spec] = MappingProxyType({spec.id: spec.decoding() for spec in _ALL})
 
 __all__ = [
     "BAD_JSON",

@@ -14,37 +14,42 @@ from tokenizers import Tokenizer
 
 from core.errors import IntegrityError, LoradError
 from rendering.chat import ChatTemplate
-from rendering.specs import Message
+from rendering.specs import Message, Tools
+from rendering.tooltext import uses_tools
 from store.bases import TEMPLATE, TOKENIZER, read_base
 from store.seals import hash_file
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start:end` of a rendered text that belong to the assistant turn at index `turn` of the messages."""
+
+    start: int
+    end: int
+    learnt: bool
+    turn: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
     """A conversation as tokens.
 
-    `supervised` has the length of `ids`: True on the content of every assistant turn whose weight is not 0, through its
-    first end-of-turn token. `last_turn` is the index of the first supervised token of the last assistant turn, and
-    `len(ids)` where that turn is not supervised.
+    `supervised` has the length of `ids`: True on the content (and the tool calls) of every assistant turn whose weight
+    is not 0, through its first end-of-turn token. `last_turn` is the index of the first supervised token of the last
+    assistant turn, and `len(ids)` where that turn is not supervised. `offsets` are the characters `start:end` of `text`
+    that each token stands for; tokens of one character share it.
     """
 
     ids: list[int]
     supervised: list[bool]
     last_turn: int
+    text: str
+    offsets: Sequence[tuple[int, int]]
+    spans: Sequence[Span]
 
     @property
     def num_supervised(self) -> int:
         return sum(self.supervised)
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Characters `start:end` of the whole text that belong to one assistant turn."""
-
-    start: int
-    end: int
-    learnt: bool
-    turn: int
 
 
 class Renderer:
@@ -54,7 +59,7 @@ class Renderer:
     >>> encoding = renderer.encode([Message("user", "Hi"), Message("assistant", "Hello!")])
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, eos_token: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, eos_token: str, tokenizer_json: Path | None = None) -> None:
         eos_id = tokenizer.token_to_id(eos_token)
         if eos_id is None:
             raise LoradError(
@@ -66,6 +71,8 @@ class Renderer:
         self.template = template
         self.eos_token = eos_token
         self.eos_id: int = eos_id
+        self.tokenizer_json = tokenizer_json
+        """The file that the tokenizer was read from, where it was."""
 
     @classmethod
     def load(cls, base_folder: Path) -> "Renderer":
@@ -79,19 +86,29 @@ class Renderer:
             if not path.is_file() or hash_file(path) != wanted:
                 raise IntegrityError(f"{path} is not the file that base.json names", hint="pull the base model again: `lorad models pull`", code="BASE_CHANGED")
         template = ChatTemplate((base_folder / TEMPLATE).read_text(encoding="utf-8"), bos_token=base.bos_token, eos_token=base.eos_token)
-        return cls(Tokenizer.from_file(str(base_folder / TOKENIZER)), template, base.eos_token)
+        path = base_folder / TOKENIZER
+        return cls(Tokenizer.from_file(str(path)), template, base.eos_token, path)
 
-    def encode(self, messages: Sequence[Message]) -> Encoding:
+    def render(self, messages: Sequence[Message], tools: Tools = (), add_generation_prompt: bool = False) -> str:
+        """The text of a conversation. Raises LoradError TEMPLATE_RENDER."""
+        return self.template.render(messages, add_generation_prompt, tools)
+
+    def encode(self, messages: Sequence[Message], tools: Tools = ()) -> Encoding:
         """Tokens and label mask of a conversation.
 
         Raises LoradError: TEMPLATE_RENDER, TEMPLATE_NOT_PREFIX, TEMPLATE_NO_EOS (a supervised turn without its end).
         """
-        text = self.template.render(messages)
-        spans = list(self._spans(messages, text))
+        turns = [index for index, message in enumerate(messages) if message.role == "assistant"]
+        if uses_tools(messages, tools) and self.template.tools_as_text:
+            # Once, not for each prefix: every assistant turn is still one turn, and what stands before it is the same.
+            messages, tools = self.template.as_text(messages, tools), ()
+        text = self.template.render(messages, tools=tools)
+        spans = list(self._spans(messages, tools, text, turns))
         encoded = self.tokenizer.encode(text, add_special_tokens=False)
         ids: list[int] = encoded.ids
         # Offsets are characters of `text`. They only grow, so that a turn's tokens lie between two bisections.
-        starts = [start for start, _ in encoded.offsets]
+        offsets: list[tuple[int, int]] = encoded.offsets
+        starts = [start for start, _ in offsets]
         supervised = [False] * len(ids)
         last_turn = len(ids)
         for span in spans:
@@ -102,11 +119,11 @@ class Renderer:
                 last = self._end_of_turn(ids, first, bisect_left(starts, span.end), span.turn)
                 supervised[first : last + 1] = [True] * (last + 1 - first)
                 last_turn = first
-        return Encoding(ids=ids, supervised=supervised, last_turn=last_turn)
+        return Encoding(ids=ids, supervised=supervised, last_turn=last_turn, text=text, offsets=offsets, spans=spans)
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
         """Tokens of the conversation so far, up to where the assistant begins to speak."""
-        text = self.template.render(messages, add_generation_prompt=True)
+        text = self.template.render(messages, add_generation_prompt=True, tools=tools)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -115,19 +132,18 @@ class Renderer:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special)
         return text
 
-    def _spans(self, messages: Sequence[Message], text: str) -> Iterator[_Span]:
-        for turn, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            before = self.template.render(messages[:turn], add_generation_prompt=True)
-            through = text if turn + 1 == len(messages) else self.template.render(messages[: turn + 1])
+    def _spans(self, messages: Sequence[Message], tools: Tools, text: str, turns: Sequence[int]) -> Iterator[Span]:
+        places = [index for index, message in enumerate(messages) if message.role == "assistant"]
+        for place, turn in zip(places, turns, strict=True):
+            before = self.template.render(messages[:place], add_generation_prompt=True, tools=tools)
+            through = text if place + 1 == len(messages) else self.template.render(messages[: place + 1], tools=tools)
             if not (text.startswith(through) and through.startswith(before)):
                 raise LoradError(
-                    f"the chat template renders turn {turn} of {len(messages)} differently once later turns follow",
+                    f"the chat template renders turn {turn} differently once later turns follow",
                     hint="such a template drops or rewrites earlier turns; end the row at that turn, or use another base",
                     code="TEMPLATE_NOT_PREFIX",
                 )
-            yield _Span(start=len(before), end=len(through), learnt=message.weight != 0, turn=turn)
+            yield Span(start=len(before), end=len(through), learnt=messages[place].weight != 0, turn=turn)
 
     def _end_of_turn(self, ids: Sequence[int], first: int, stop: int, turn: int) -> int:
         for index in range(first, stop):

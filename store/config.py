@@ -40,11 +40,14 @@ class ConfigLoader:
         )
         targets = config.deploy.targets or (TargetConfig(name="local", path=serving.home),)
         targets = tuple(target.model_copy(update={"path": place(target.path)}) for target in targets)
+        validation = config.validation.model_copy(update={"references": tuple(place(path) for path in config.validation.references)})
         return config.model_copy(
             update={
                 "home": home,
                 "models_dir": place(config.models_dir),
                 "model_path": place(config.model_path),
+                "specs": {id: place(path) for id, path in config.specs.items()},
+                "validation": validation,
                 "serving": serving,
                 "deploy": config.deploy.model_copy(update={"targets": targets}),
             }

@@ -1,14 +1,15 @@
 """A drop is a folder: settling, gating, accepted, or rejected (in the inbox, for the person to see).
 
 claim.json       which inbox entry it took; durable before the first rename
-file, sidecar    the entry as it was dropped: `original` and `original.job.json`
+file, sidecar    the entry as it was dropped: `original` (of a drop with pictures a folder) and `original.job.json`
 <state>.json     the facts of its state
-rows/            once accepted: the bytes (compressed), index.jsonl, report; sealed
+rows/            once accepted: the bytes (compressed), index.jsonl, report, what was put aside; sealed
 """
 
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from core.records import Accepted, Claim, Drop, DropState, Gating, Settling
 from store.codec import read, read_if_whole, write
 from store.durable import made_aside, move, replace_file, sync_dir
 from store.paths import Home
-from store.seals import is_sealed
+from store.seals import SEAL, is_sealed
 
 CLAIM = "claim.json"
 ORIGINAL = "original"
@@ -76,7 +77,7 @@ def is_at_source(home: Home, claim: Claim) -> bool:
 
 
 def is_unchanged(home: Home, drop: Drop) -> bool:
-    """Whether the file still has the size, mtime and inode of the claim."""
+    """Whether the file (or folder) still has the size, mtime and inode of the claim."""
     try:
         found = (drop_folder(home, drop) / ORIGINAL).lstat()
     except FileNotFoundError:
@@ -110,7 +111,8 @@ def reject_drop(home: Home, drop: Drop, reports: dict[str, str]) -> Path:
     `reports` maps file names to content; they are written before the rename, so that a rejected drop always has them.
     """
     folder = drop_folder(home, drop)
-    shutil.rmtree(folder / ROWS, ignore_errors=True)
+    if os.path.lexists(folder / ORIGINAL):  # never the only copy
+        shutil.rmtree(folder / ROWS, ignore_errors=True)
     for name, content in reports.items():
         replace_file(folder / name, content)
     for kept, name in _names(drop.claim):
@@ -134,7 +136,7 @@ def name_as_dropped(folder: Path, claim: Claim) -> None:
 
 
 def _names(claim: Claim) -> tuple[tuple[str, str], ...]:
-    return (ORIGINAL, claim.file), (SIDECAR, claim.file.removesuffix(".jsonl") + ".job.json")
+    return (ORIGINAL, claim.file), (SIDECAR, sidecar_name(claim.file))
 
 
 def finish_rejections(home: Home) -> None:
@@ -154,10 +156,45 @@ def place_rows(home: Home, drop: Drop, checked: Path) -> None:
     move(checked, destination)
 
 
+def take_over(home: Home, drop: Drop, checked: Path) -> None:
+    """Let the gate's later result (reports, signatures, a shorter index) take the place of its namesakes among the rows.
+
+    The seal is written last and names what lies there then. A crash leaves some of the files of either result; a repeat
+    after it, with the same result or another one, ends the same way.
+    """
+    rows = drop_folder(home, drop) / ROWS
+    sealed = _seal_lines(rows)
+    for name, digest in _seal_lines(checked).items():
+        aside = rows / f".{name}.part"
+        aside.unlink(missing_ok=True)
+        os.link(checked / name, aside)
+        os.replace(aside, rows / name)
+        aside.unlink(missing_ok=True)  # a rename onto another name of the same bytes does nothing
+        sealed[name] = digest
+    sync_dir(rows)
+    replace_file(rows / SEAL, "".join(f"{digest}  {name}\n" for name, digest in sorted(sealed.items())))
+
+
+def _seal_lines(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256, as the seal says."""
+    lines = (line.partition("  ") for line in (folder / SEAL).read_text().splitlines())
+    return {name: digest for digest, _, name in lines}
+
+
+def keep_reports(home: Home, drop: Drop, reports: dict[str, str]) -> None:
+    """Write reports (file name -> content) beside an accepted drop that will be rejected after all."""
+    for name, content in reports.items():
+        replace_file(drop_folder(home, drop) / name, content)
+
+
 def discard_original(home: Home, drop: Drop) -> None:
-    """Delete the dropped file once its compressed copy is accepted and its job exists."""
+    """Delete what was dropped once its compressed copy is accepted and its job exists."""
     original = drop_folder(home, drop) / ORIGINAL
-    if original.exists() and (drop_folder(home, drop) / ROWS).is_dir():
+    if not os.path.lexists(original) or not (drop_folder(home, drop) / ROWS).is_dir():
+        return
+    if stat.S_ISDIR(original.lstat().st_mode):
+        shutil.rmtree(original)
+    else:
         original.unlink()
 
 
@@ -166,21 +203,52 @@ def rows_folder(home: Home, drop: str) -> Path:
     return home.drop(DropState.ACCEPTED, drop) / ROWS
 
 
+def sidecar_name(name: str) -> str:
+    """`x.job.json` of `x.jsonl` or `x.drop`."""
+    return name.removesuffix(".jsonl").removesuffix(".drop") + ".job.json"
+
+
 def read_sidecar(folder: Path) -> dict[str, Any]:
-    """The drop's sidecar, empty where there is none. Raises ConfigError when it is not a small JSON object."""
-    path = folder / SIDECAR
-    try:
-        raw = path.read_bytes()
-        if len(raw) > MAX_SIDECAR_BYTES:
-            raise ValueError(f"{len(raw)} bytes are more than {MAX_SIDECAR_BYTES}")
-        tree = loads(raw.decode())
-    except FileNotFoundError:
+    """The drop's sidecar, empty where there is none; that of a folder may lie in it.
+
+    Raises ConfigError when it is not a small file with a JSON object, or when there are two.
+    """
+    found = [path for path in (folder / SIDECAR, *_inner_sidecars(folder / ORIGINAL)) if os.path.lexists(path)]
+    if not found:
         return {}
-    except (OSError, ValueError) as error:
+    if len(found) > 1:
+        raise ConfigError(f"the drop has {len(found)} sidecars", hint="keep the one beside the folder, or one .job.json in it", code="SIDECAR_SYNTAX")
+    try:
+        raw = _read_small(found[0])
+        tree = loads(raw.decode())
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the sidecar is not JSON: {error}", hint="write {} or leave the sidecar out", code="SIDECAR_SYNTAX") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"the sidecar holds a {type(tree).__name__}, not an object", hint='start it with "{"', code="SIDECAR_SYNTAX")
     return tree
+
+
+def _inner_sidecars(original: Path) -> list[Path]:
+    if original.is_symlink() or not original.is_dir():
+        return []
+    with os.scandir(original) as entries:
+        return [Path(entry.path) for entry in entries if entry.name.endswith(".job.json")]
+
+
+def _read_small(path: Path) -> bytes:
+    """The bytes of a small regular file: links are not followed, a FIFO is not waited for. Raises OSError, ValueError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("it is no regular file")
+        raw = b""
+        while len(raw) <= MAX_SIDECAR_BYTES and (part := os.read(fd, MAX_SIDECAR_BYTES + 1)):
+            raw += part
+    finally:
+        os.close(fd)
+    if len(raw) > MAX_SIDECAR_BYTES:
+        raise ValueError(f"it has more than {MAX_SIDECAR_BYTES:,} bytes")
+    return raw
 
 
 def read_drops(home: Home) -> Iterator[Drop]:

@@ -1,4 +1,4 @@
-"""Putting a file into the inbox the right way: sidecar first, the data under a dot-name, then one rename."""
+"""Putting a file, or a folder with pictures, into the inbox the right way: sidecar first, the data under a dot-name, then one rename."""
 
 import fcntl
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import UsageError
 from core.names import DEFAULT_ADAPTER
-from store.durable import replace_file, sync_dir
+from store.durable import replace_file, sync_dir, sync_tree
 from store.paths import Home
 
 
@@ -25,18 +25,19 @@ class Dropped:
 
 
 def put_drop(home: Home, file: Path, adapter: str, sidecar: Mapping[str, Any]) -> Dropped:
-    """Copy `file` into the adapter's folder of the inbox; the original is left as it is.
+    """Copy `file` (a .jsonl file, or a .drop folder) into the adapter's folder of the inbox; the original is left as it is.
 
-    Raises UsageError when the file is missing, unreadable or not a .jsonl file; OSError on a full disk (nothing is left).
+    Raises UsageError when it is missing or neither; OSError on a full disk (nothing is left).
     """
-    if not file.is_file() or file.suffix != ".jsonl":
-        raise UsageError(f"{str(file)!r} is not a .jsonl file", hint="name a JSON Lines file", code="FILE_MISSING" if not file.exists() else "FILE_KIND")
+    if not (file.suffix == ".jsonl" and file.is_file()) and not (file.suffix == ".drop" and file.is_dir()):
+        code = "FILE_MISSING" if not file.exists() else "FILE_KIND"
+        raise UsageError(f"{str(file)!r} is neither a .jsonl file nor a .drop folder", hint="name a JSON Lines file", code=code)
     folder = home.inbox if adapter == DEFAULT_ADAPTER else home.inbox / adapter
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        target = _free_name(folder, file.stem)
+        target = _free_name(folder, file.stem, file.suffix)
         hidden = folder / f".{target.name}.{os.getpid()}"
         try:
             _copy(file, hidden)
@@ -45,19 +46,26 @@ def put_drop(home: Home, file: Path, adapter: str, sidecar: Mapping[str, Any]) -
             found = hidden.stat()  # before the rename: the daemon may claim it at once
             os.rename(hidden, target)
         finally:
-            hidden.unlink(missing_ok=True)
+            if hidden.is_dir():
+                shutil.rmtree(hidden)
+            else:
+                hidden.unlink(missing_ok=True)
         sync_dir(folder)
     finally:
         os.close(lock)
     return Dropped(target, found.st_dev, found.st_ino)
 
 
-def _free_name(folder: Path, stem: str) -> Path:
+def _free_name(folder: Path, stem: str, suffix: str) -> Path:
     names = [stem, *(f"{stem}-{number}" for number in range(2, 10_000))]
-    return next(folder / f"{name}.jsonl" for name in names if not (folder / f"{name}.jsonl").exists())
+    return next(folder / f"{name}{suffix}" for name in names if not (folder / f"{name}{suffix}").exists())
 
 
 def _copy(file: Path, hidden: Path) -> None:
+    if file.is_dir():
+        shutil.copytree(file, hidden, symlinks=True)
+        sync_tree(hidden)
+        return
     with open(file, "rb") as source, open(hidden, "wb") as copy:
         shutil.copyfileobj(source, copy, 1 << 20)
         copy.flush()

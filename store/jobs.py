@@ -56,6 +56,12 @@ def record_facts(home: Home, job: Job) -> None:
     write(job_folder(home, job) / f"{job.state.value}.json", job.facts)
 
 
+def replace_card(home: Home, job: Job) -> None:
+    """Make a change of what a queued job is durable: nothing has acted on its card yet."""
+    assert job.state is JobState.QUEUED, "the card of a job is fixed once it has begun"
+    write(job_folder(home, job) / CARD, job.card)
+
+
 def read_job(folder: Path, state: JobState) -> Job:
     """The job in `folder`. Raises IntegrityError when a record is missing or damaged."""
     try:

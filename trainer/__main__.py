@@ -7,10 +7,11 @@ from pathlib import Path
 
 from core.errors import ChildError
 from core.exits import ChildExit
-from core.tasks import ExitNote, ScoreTask, TrainTask
+from core.tasks import EmbedTask, ExitNote, ScoreTask, TrainTask
 from store import codec
 from store.child import clock, log_to_stderr, run_child
 from trainer.backends import find
+from trainer.embedding import embed
 from trainer.run import RunFolder
 from trainer.space import full_disk
 
@@ -18,13 +19,13 @@ USAGE = 64
 log = logging.getLogger("trainer")
 
 
-def read_task(path: Path) -> TrainTask | ScoreTask:
+def read_task(path: Path) -> TrainTask | ScoreTask | EmbedTask:
     """The task in spec.json. Raises ChildError BAD_SPEC."""
     try:
-        task: TrainTask | ScoreTask = codec.parse(TrainTask | ScoreTask, path.read_bytes())  # type: ignore[arg-type]
+        task: TrainTask | ScoreTask | EmbedTask = codec.parse(TrainTask | ScoreTask | EmbedTask, path.read_bytes())  # type: ignore[arg-type]
     except (OSError, ValueError) as error:
         raise ChildError(
-            f"{path} is not a task to train or to score: {error}",
+            f"{path} is not a task to train, to score or to embed: {error}",
             hint="the daemon writes it; look at its log",
             code="SPEC_DAMAGED",
             exit_code=ChildExit.BAD_SPEC,
@@ -35,6 +36,9 @@ def read_task(path: Path) -> TrainTask | ScoreTask:
 def carry_out(run: RunFolder) -> None:
     """Do what spec.json asks. Raises what the border below turns into an exit code."""
     task = read_task(run.spec)
+    if isinstance(task, EmbedTask):
+        embed(task, run)
+        return
     backend = find(task.backend)
     with full_disk(run.root):
         if isinstance(task, TrainTask):

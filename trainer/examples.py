@@ -46,9 +46,20 @@ class Examples:
 
 
 def encode_row(renderer: Renderer, row: Row) -> Example:
-    """One row as tokens. Raises ChildError BAD_DATA where the base's template cannot express it."""
+    """One row as tokens, for supervised training.
+
+    Raises ChildError BAD_DATA where the base's template cannot express it, and for a row that is learnt in another way:
+    as a conversation it would teach the better half of a pair at best, and the worse one of an answer that was marked bad.
+    """
+    if row.objective != "sft":
+        raise ChildError(
+            f"line {row.line} of drop {row.drop!r} is a row of {row.schema_id} (objective {row.objective}); this backend trains sft only",
+            hint="write its good answers as rows of chat_sft_v1 or completion_v1 and drop those",
+            code="OBJECTIVE_UNTRAINED",
+            exit_code=ChildExit.BAD_DATA,
+        )
     try:
-        encoding = renderer.encode(row.messages)
+        encoding = renderer.encode(row.messages, row.tools)
     except LoradError as error:
         raise ChildError(f"line {row.line} of drop {row.drop!r}: {error.what}", hint=error.hint, code=error.code, exit_code=ChildExit.BAD_DATA) from None
     return example_of(row, encoding)

@@ -19,7 +19,7 @@ from store.durable import append_line
 from store.runs import EXIT, PROGRESS, SPEC
 from trainer.checkpoints import kept, newest_resume
 
-Stage = Literal["load", "train", "dev", "score", "probe"]
+Stage = Literal["load", "train", "dev", "score", "probe", "embed"]
 REPORT_EVERY_S = 1.0
 
 

@@ -87,7 +87,8 @@ def shift_rows(rows: Sequence[Row]) -> list[tuple[int, Row]]:
         others = (rows[order[(place + step) % len(order)]] for step in range(1, len(order)))
         other = next(other for other in others if other.group != row.group)
         turn = row.messages[_last_turn(row)]
-        found.append((index, replace(row, messages=[*other.messages[: _last_turn(other)], turn])))
+        # The other row's tools belong to its context.
+        found.append((index, replace(row, messages=[*other.messages[: _last_turn(other)], turn], tools=other.tools)))
     return found
 
 

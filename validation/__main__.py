@@ -9,7 +9,8 @@ from types import FrameType
 from typing import NoReturn
 
 from core.exits import ChildExit
-from validation.child import limit_resources, serve
+from validation.child import serve
+from validation.sandbox import enter
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:
@@ -25,7 +26,7 @@ def main() -> int:
     """Serve until stdin ends. Exit 0; 40 on SIGTERM."""
     signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    limit_resources()
+    enter()
     serve(sys.stdin.buffer, _now)
     return int(ChildExit.DONE)
 

@@ -5,18 +5,22 @@ from functools import cached_property
 from typing import Any
 
 from rendering.specs import Message, Spec, SpecRow, Tools
+from validation.album import Album
 from validation.control import ControlTokens
+from validation.talks import Talk, is_sound, talks_of
 
 
 class Case:
     """One typed row. `line` is its 1-based physical line, `raw` its bytes."""
 
-    def __init__(self, line: int, raw: bytes, row: SpecRow, spec: Spec, control: ControlTokens) -> None:
+    def __init__(self, line: int, raw: bytes, row: SpecRow, spec: Spec, control: ControlTokens, album: Album | None = None) -> None:
         self.line = line
         self.raw = raw
         self.row = row
         self.spec = spec
         self.control = control
+        self.album = album
+        """The pictures beside the file; None where they are not looked for."""
         self.tokens = -1
         """Tokens of the rendered conversation, near enough to tell which rows are long; -1 where no tokenizer is known."""
         self.answer_tokens = -1
@@ -32,6 +36,16 @@ class Case:
         """The worse conversation of a pair."""
         return self.spec.rejected(self.row)
 
+    @cached_property
+    def sound(self) -> bool:
+        """Whether the row is a plain conversation in order, in which every turn shows a text."""
+        return is_sound(self.row)
+
+    @cached_property
+    def talks(self) -> tuple[Talk, ...]:
+        """The conversation that is learnt, then the worse one where the row has one, with the JSON path of each turn."""
+        return talks_of(self.spec, self.row, self.messages)
+
     @property
     def tools(self) -> Tools:
         return self.spec.tools(self.row)
@@ -45,6 +59,9 @@ class Case:
         """JSON path of the text of message `index`."""
         if self.is_chat:
             return f"$.messages[{index}].content"
+        talk = self.talks[0]
+        if len(talk.messages) == len(self.messages) and index < len(talk.places):
+            return talk.content(index)
         return f"$.{self.spec.required[0]}" if index == 0 else f"$.{self._answer_key}"
 
     @property

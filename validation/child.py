@@ -1,69 +1,32 @@
 """The gate as a process: one folder after another, each with its own answer.
 
-One pass over a file hashes its bytes, writes their compressed copy and feeds the checks, so that all three have seen
-the same bytes whatever happens to the file meanwhile. `result.json` is written last; a folder without it was not
-finished, and asking again starts it afresh.
+`result.json` is written last; a folder without it was not finished, and asking again starts it afresh. Whatever a file
+does to the checks is an answer too: a bound that it breaks, an exception that nobody foresaw. Only the end of the
+process itself is left to the daemon, which then asks once more and refuses the file.
 """
 
 import errno
 import logging
 import os
-import resource
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
-
-import msgspec
-import zstandard
 
 from core.errors import LoradError
-from core.gate import ACCEPTED_DROP, GATE_RESULT, GATE_SPEC, GateResult, GateSpec
-from core.splits import RowKey, draw_splits, group_rows
-from rendering.rows import INDEX, ROWS, IndexRow, conversation_key, read_index
-from rendering.specs import SPECS, Message, SpecRow
+from core.gate import ACCEPTED_DROP, CRASH_HINT, GATE_RESULT, GATE_SPEC, GateResult, GateSpec
 from store import codec
 from store.durable import replace_file
 from store.seals import seal
-from validation.control import special_tokens
-from validation.examination import Setting
-from validation.findings import Level, Limits
-from validation.report import REPORT_JSON, REPORT_MARKDOWN, Report
-from validation.source import Identity, Source
-from validation.validators import DataValidator
-
-MEMORY_BYTES = 4 << 30
-ZSTD_LEVEL = 3
+from validation.acceptance import PLAIN_ROWS, Judged, judge
+from validation.report import REPORT_JSON, REPORT_MARKDOWN
+from validation.sandbox import Bounds, bounded
 
 log = logging.getLogger("lorad.gate")
 Now = Callable[[], datetime]
-
-
-class _Unfinished(LoradError):
-    """No verdict: the machine or the moment was wrong, not the file."""
-
-
-@dataclass(slots=True)
-class _Keys:
-    """Line and conversation key of every row, gathered during the pass."""
-
-    lines: list[int] = field(default_factory=list)
-    keys: list[RowKey] = field(default_factory=list)
-
-    def add(self, line: int, row: SpecRow, messages: Sequence[Message]) -> None:
-        self.lines.append(line)
-        self.keys.append(conversation_key(messages))
-
-
-def limit_resources() -> None:
-    """Bound what hostile bytes can cost: 4 GiB of address space, no core files with row text."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(MEMORY_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def serve(requests: Iterable[bytes], now: Now) -> None:
@@ -73,7 +36,7 @@ def serve(requests: Iterable[bytes], now: Now) -> None:
         started = time.monotonic()
         log.info("gate begins action=gate folder=%s", folder.name)
         try:
-            result = gate(folder, now)
+            result = gate(folder, now, is_bounded=True)
         except FileNotFoundError:
             if folder.is_dir():
                 raise
@@ -82,117 +45,68 @@ def serve(requests: Iterable[bytes], now: Now) -> None:
         log.info("gate ends action=gate folder=%s verdict=%s code=%s seconds=%.2f", folder.name, result.verdict, result.code, time.monotonic() - started)
 
 
-def gate(folder: Path, now: Now) -> GateResult:
-    """Check the file that the folder's spec names. Writes reports, the accepted drop, and `result.json` last."""
+def gate(folder: Path, now: Now, *, is_bounded: bool = False) -> GateResult:
+    """Check the file that the folder's spec names. Writes reports, the accepted drop, and `result.json` last.
+
+    Args: is_bounded: whether this process is held to the spec's limits meanwhile.
+    """
     started = time.monotonic()
     spec: GateSpec | None = None
     try:
         _clear(folder)
         spec = codec.read(GateSpec, folder / GATE_SPEC)
-        report = _checked(folder, spec)
-        _keep_or_leave(folder, report)
-        result = _verdict(spec.drop, report, now())
-    except (OSError, MemoryError, LoradError) as error:
-        log.exception("gate fails action=gate folder=%s", folder.name)
+        with bounded(_bounds(spec)) if is_bounded else nullcontext():
+            judged = judge(folder, spec)
+        _keep_or_leave(folder, judged)
+        result = _verdict(spec.drop, judged, now())
+    except Exception as error:  # a child's border: no input may end it
+        # Without the exception's own words: they may quote a row, and no log holds one.
+        log.error("gate fails action=gate folder=%s error=%s\n%s", folder.name, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
         shutil.rmtree(folder / ACCEPTED_DROP, ignore_errors=True)  # frees the space that the answer may need
-        result = _failure(spec.drop if spec else folder.name, error, time.monotonic() - started, now())
+        result = _failure(spec, folder.name, error, time.monotonic() - started, now())
+    (folder / PLAIN_ROWS).unlink(missing_ok=True)
     codec.write(folder / GATE_RESULT, result)
     return result
 
 
 def _clear(folder: Path) -> None:
-    for name in (GATE_RESULT, REPORT_JSON, REPORT_MARKDOWN):
+    for name in (GATE_RESULT, REPORT_JSON, REPORT_MARKDOWN, PLAIN_ROWS):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / ACCEPTED_DROP, ignore_errors=True)
 
 
-def _checked(folder: Path, spec: GateSpec) -> Report:
-    """Run the pass; in the end either report lies in the folder, or the whole accepted drop but for its seal."""
-    drop = folder / ACCEPTED_DROP
-    setting = Setting(limits=Limits(max_row_bytes=spec.max_row_bytes, max_file_bytes=spec.max_file_bytes))
-    validator = DataValidator.with_special_tokens(_special_tokens(spec), setting)
-    name, level = spec.name or Path(spec.file).name, _level(spec)
-    keys = _Keys()
-    with Source(Path(spec.file), setting.limits) as source:
-        if spec.schema_id not in SPECS:
-            return validator.unknown_schema(source, spec.schema_id, level, name)
-        examination = validator.begin(source, spec.schema_id, level, keys.add)
-        before = source.identity() if examination.begin() else None
-        if before:
-            drop.mkdir()
-            with open(drop / ROWS, "wb") as copy:
-                examination.read(_compressed(source.blocks(), copy))
-        report = examination.end(name).report
-        if before:
-            _same(before, source.identity(), examination.scan.totals.size_bytes, Path(spec.file))
-    if report.verdict == "accepted":
-        _write_index(drop / INDEX, keys, spec.known_indexes)
-    return report
-
-
-def _level(spec: GateSpec) -> Level:
+def _bounds(spec: GateSpec) -> Bounds:
     try:
-        return Level(spec.level)
-    except ValueError:
-        raise _Unfinished(f"level {spec.level!r} is unknown", hint=f"levels are {', '.join(Level)}", code="GATE_SPEC") from None
+        size = 0 if spec.accepted else Path(spec.file).lstat().st_size
+    except OSError:
+        size = 0  # the gate itself says what is wrong with it
+    # A folder's own size says nothing of the file in it, and compressed rows nothing of their size.
+    is_known = size and not spec.accepted and not Path(spec.file).is_dir()
+    return Bounds(memory_mb=spec.memory_mb, cpu_s=spec.cpu_s, file_bytes=min(size, spec.max_file_bytes) if is_known else spec.max_file_bytes)
 
 
-def _special_tokens(spec: GateSpec) -> list[str]:
-    try:
-        return special_tokens(Path(spec.tokenizer)) if spec.tokenizer else []
-    except msgspec.MsgspecError as error:
-        raise _Unfinished(f"{spec.tokenizer}: {error}", hint="pull the base model again: `lorad models pull`", code="TOKENIZER_DAMAGED") from None
-
-
-def _compressed(blocks: Iterable[bytes], copy: BinaryIO) -> Iterator[bytes]:
-    """The blocks as they are, each written to the compressed copy first."""
-    with zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(copy, closefd=False) as writer:
-        for block in blocks:
-            writer.write(block)
-            yield block
-
-
-def _same(before: Identity, after: Identity, read_bytes: int, path: Path) -> None:
-    if before != after or read_bytes != before.size_bytes:
-        raise _Unfinished(
-            f"{path} changed while it was read: {before.size_bytes:,} bytes before, {after.size_bytes:,} after, {read_bytes:,} read",
-            hint="something still writes to it; it is checked again once it is quiet",
-            code="FILE_CHANGED",
-        )
-
-
-def _write_index(path: Path, keys: _Keys, known_indexes: Sequence[str]) -> None:
-    """Group and split of every row; groups that earlier drops know keep their split."""
-    known = {row.group: row.split for index in known_indexes for row in read_index(Path(index))}
-    groups = group_rows(keys.keys, known)
-    splits = draw_splits(groups, known)
-    encode = msgspec.json.encode
-    replace_file(path, b"".join(encode(_index_row(line, group, splits[group])) + b"\n" for line, group in zip(keys.lines, groups, strict=True)))
-
-
-def _index_row(line: int, group: str, split: str) -> IndexRow:
-    return msgspec.convert({"line": line, "group": group, "split": split}, IndexRow)
-
-
-def _keep_or_leave(folder: Path, report: Report) -> None:
-    accepted = report.verdict == "accepted"
+def _keep_or_leave(folder: Path, judged: Judged) -> None:
+    accepted = judged.report.verdict == "accepted"
     if not accepted:
         shutil.rmtree(folder / ACCEPTED_DROP, ignore_errors=True)
     place = folder / ACCEPTED_DROP if accepted else folder
-    replace_file(place / REPORT_MARKDOWN, report.to_markdown())
-    replace_file(place / REPORT_JSON, report.to_json() + "\n")
+    replace_file(place / REPORT_MARKDOWN, judged.report.to_markdown())
+    replace_file(place / REPORT_JSON, judged.report.to_json() + "\n")
     if accepted:
         seal(place)
 
 
-def _verdict(drop: str, report: Report, ended_at: datetime) -> GateResult:
+def _verdict(drop: str, judged: Judged, ended_at: datetime) -> GateResult:
+    report = judged.report
     worst = report.errors[0] if report.errors else None
     return GateResult(
         drop=drop,
         verdict=report.verdict,
         sha256=report.sha256,
         size_bytes=int(str(report.stats.get("bytes", 0))),
-        rows=report.rows,
+        rows=report.rows - judged.quarantined,
+        quarantined=judged.quarantined,
+        objective=judged.objective,
         codes=tuple(dict.fromkeys(finding.id for finding in report.errors)),
         message=worst.message if worst else "",
         hint=worst.hint if worst else "",
@@ -202,17 +116,28 @@ def _verdict(drop: str, report: Report, ended_at: datetime) -> GateResult:
 
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MEMORY_HINT = "raise validation.memory_mb in config.json, or split the file"
 
 
-def _failure(drop: str, error: OSError | MemoryError | LoradError, seconds: float, ended_at: datetime) -> GateResult:
+def _failure(spec: GateSpec | None, name: str, error: Exception, seconds: float, ended_at: datetime) -> GateResult:
     if isinstance(error, LoradError):
         code, message, hint = error.code, error.what, error.hint
     elif isinstance(error, MemoryError):
-        code, message, hint = "OUT_OF_MEMORY", f"the gate needs more than {MEMORY_BYTES >> 30} GiB for this file", "split the file"
+        most = f"{spec.memory_mb:,} MiB (validation.memory_mb)" if spec else "it has"
+        code, message, hint = "OUT_OF_MEMORY", f"the gate needs more memory than {most} for this file", _MEMORY_HINT
     elif isinstance(error, FileNotFoundError):
         code, message, hint = "FILE_VANISHED", f"{error.filename} is gone", "drop the file again"
-    elif error.errno in _DISK_FULL:
+    elif isinstance(error, OSError) and error.errno in _DISK_FULL:
         code, message, hint = "DISK_FULL", f"no space left to copy the drop: {error}", "free disk space; the drop is checked again by itself"
-    else:
+    elif isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        code, message, hint = "OUT_OF_MEMORY", f"the gate was given no more memory: {error}", _MEMORY_HINT
+    elif isinstance(error, OSError) and error.errno == errno.EFBIG:
+        code, message, hint = "FILE_LIMIT", f"the gate would write more than it may for a file of this size: {error}", "split the file"
+    elif isinstance(error, OSError):
         code, message, hint = "IO_ERROR", str(error), "check the disk; the drop is checked again by itself"
+    else:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"the gate failed on this file: {type(error).__name__} in {frame.name} ({Path(frame.filename).name}, line {frame.lineno})"
+        code, hint = "GATE_CRASH", CRASH_HINT
+    drop = spec.drop if spec else name
     return GateResult(drop=drop, verdict="error", code=code, message=message, hint=hint, seconds=round(seconds, 4), ended_at=ended_at)

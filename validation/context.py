@@ -68,9 +68,9 @@ class Context:
         """Tokenizer and template of the job's base; None where no base is known. Raises LoradError for a damaged one."""
         if not self.around.base:
             return None
-        from rendering.tokens import Renderer
+        from rendering.folders import renderer_of
 
-        return self.once("renderer", lambda: Renderer.load(Path(self.around.base)))
+        return self.once("renderer", lambda: renderer_of(Path(self.around.base)))
 
     @property
     def images(self) -> Path:

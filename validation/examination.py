@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rendering.specs import Spec
@@ -44,10 +45,14 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """The report on a file, and what is known of single rows where the setting keeps it: line -> ids of its checks."""
+    """The report on a file, and what is known of single rows where the setting keeps it: line -> ids of its checks.
+
+    `error_rows` are those whose problem is an error by itself; a share may make errors of the others.
+    """
 
     report: Report
     rows: Mapping[int, set[str]] = field(default_factory=dict)
+    error_rows: Mapping[int, set[str]] = field(default_factory=dict)
     surveyed: Surveyed | None = None
 
 
@@ -58,8 +63,10 @@ class Examination:
         self._source, self._spec, self._level, self._setting, self._control = source, spec, level, setting, control
         self._started = time.monotonic()
         self._read_bytes = 0
-        plan = Plan(spec=spec, level=level, limits=setting.limits, control=control, off=setting.off, keep_rows=setting.keep_rows)
+        images = Path(setting.around.images) if setting.around.images else source.path.parent
+        plan = Plan(spec=spec, level=level, limits=setting.limits, control=control, off=setting.off, keep_rows=setting.keep_rows, images=images)
         self.scan = Scan(plan, on_row, self._progress)
+        self.scan.totals.moved = source.moved
 
     def begin(self) -> bool:
         """Judge the file before it is read. False: there is nothing to read."""
@@ -76,7 +83,7 @@ class Examination:
             surveyed = survey(self._survey_plan(), scan.totals, self._setting.processes, self._setting.on_progress)
             scan.tally.merge(surveyed.tally)
         report = self._report(name, surveyed)
-        return Examined(report=report, rows=scan.tally.rows or {}, surveyed=surveyed)
+        return Examined(report=report, rows=scan.tally.rows or {}, error_rows=scan.tally.error_rows, surveyed=surveyed)
 
     def _can_be_surveyed(self) -> bool:
         totals = self.scan.totals

@@ -100,8 +100,20 @@ def is_blank(text: str) -> bool:
 _FILLERS = "\u115f\u1160\u3164\uffa0\u2800"  # letters and signs by their class, but drawn as nothing
 
 
+def fixed_name(file: str) -> str:
+    """A name for the mended copy of a file; never the file's own: `rows-fixed.jsonl`, then `rows-fixed-2.jsonl`."""
+    stem = PurePath(file).name.removesuffix(".jsonl").removesuffix(".drop")
+    before, _, number = stem.rpartition("-fixed")
+    if stem.endswith("-fixed"):
+        stem += "-2"
+    elif before and number[1:].isdecimal() and number.startswith("-"):
+        stem = f"{before}-fixed-{int(number[1:]) + 1}"
+    else:
+        stem += "-fixed"
+    return f"./{stem}.jsonl" if stem.startswith("-") else f"{stem}.jsonl"
+
+
 def command(fix: str, file: str) -> str:
     """A fix command for this file. Its output never has the file's own name: a shell would empty the file first."""
     file = f"./{file}" if file.startswith("-") else file
-    out = f"{PurePath(file).name.removesuffix('.jsonl')}-fixed.jsonl"
-    return fix.replace("{file}", shlex.quote(file)).replace("{out}", shlex.quote(out))
+    return fix.replace("{file}", shlex.quote(file)).replace("{out}", shlex.quote(fixed_name(file)))

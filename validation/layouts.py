@@ -2,138 +2,249 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from rendering.specs import SPECS
+from rendering.specs import SPECS, Spec
+from validation import readings, transcripts
+from validation.conversions import SPECS_WRITTEN, Plain, Reading, written
+from validation.readings import ANSWERS, BETTER, CONVERSATIONS, LABELS, QUESTIONS, WORSE, first_key
 
-QUESTIONS = ("prompt", "question", "input", "query", "instruction")
-ANSWERS = ("completion", "response", "answer", "output", "reply", "target", "chosen")
 UNKNOWN = "unknown"
+CONVERT = "lorad fix {file} -o {out} --schema "
+CHECK = "lorad check {file} --schema "
 
-Plain = Mapping[str, Any]
+
+def _nothing(plain: Plain) -> Reading | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A shape of rows that lorad knows by sight. `fixes` maps a spec to the command that converts rows to it."""
+    """A shape of rows that lorad knows by sight; its id is that of a spec, or a name of its own.
+
+    `read` says what a row says. `is_sure`: it is this layout even where the keys of the declared spec are there too.
+    """
 
     id: str
     title: str
     matches: Callable[[Plain], bool]
-    fixes: Callable[[Plain], Mapping[str, str]] = lambda plain: {}
+    read: Callable[[Plain], Reading | None] = _nothing
     hint: str = "turn each row into this spec's form"
+    fix: str = ""
+    is_sure: bool = False
+
+    @property
+    def convert(self) -> Mapping[str, Callable[[Plain], dict[str, Any] | None]]:
+        """Functions from a row of this layout to a row of a spec, by spec; None where a row cannot be converted without loss."""
+        if self.read is _nothing:
+            return MappingProxyType({})
+        return MappingProxyType({spec_id: lambda plain, spec_id=spec_id: written(self.read(plain), plain, spec_id) for spec_id in SPECS_WRITTEN})
+
+    def way(self, plain: Plain, spec_id: str) -> tuple[str, str]:
+        """(hint, fix): how rows like this one become rows of the spec."""
+        converts = convert_as(self, plain, spec_id) is not None
+        fix = f"{CONVERT}{spec_id}" if converts else self.fix
+        if self.id in SPECS:
+            as_it_is = f"they are rows of {self.id} as they are: declare --schema {self.id}, or schema_id in the sidecar"
+            return (f"{as_it_is}; or convert them into rows of {spec_id}" if converts else as_it_is), fix or f"{CHECK}{self.id}"
+        return ("convert them; what the spec has no key for goes into metadata" if converts else self.hint), fix
 
 
-def _jq(program: str) -> str:
-    return f"jq -c '{program}' {{file}} > {{out}}"
+def _has(*keys: str) -> Callable[[Plain], bool]:
+    return lambda plain: all(key in plain for key in keys)
 
 
-def _pair(question: str, answer: str) -> Mapping[str, str]:
-    return {
-        "chat_sft_v1": _jq(f'{{messages: [{{role: "user", content: {question}}}, {{role: "assistant", content: {answer}}}]}}'),
-        "completion_v1": _jq(f"{{prompt: {question}, completion: {answer}}}"),
-    }
+def _messages(plain: Plain) -> list[Any]:
+    found = plain.get("messages")
+    return found if isinstance(found, list) else []
 
 
-def _first(plain: Plain, keys: tuple[str, ...]) -> str:
-    return next((key for key in keys if key in plain), "")
+def _shared_keys(plain: Plain) -> set[str]:
+    """The keys of the first message."""
+    turns = _messages(plain)
+    return set(turns[0]) if turns and isinstance(turns[0], dict) else set()
 
 
-def _question_and_answer(plain: Plain) -> Mapping[str, str]:
-    return _pair(f".{_first(plain, QUESTIONS)}", f".{_first(plain, ANSWERS)}")
+def _from_value(plain: Plain) -> bool:
+    keys = _shared_keys(plain)
+    return "role" not in keys and {"from", "value"} <= keys
 
 
-def _alpaca(plain: Plain) -> Mapping[str, str]:
-    question = r'(.instruction + (if (.input // "") == "" then "" else "\n\n" + .input end))'
-    return _pair(question, f".{_first(plain, ('output', 'response', 'answer'))}")
+def _blocks(plain: Plain) -> bool:
+    """Whether messages hold blocks for the use of tools as Anthropic's API writes them, or a system text stands beside them."""
+    if "system" in plain and isinstance(plain.get("messages"), list):
+        return True
+    for message in _messages(plain):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and any(isinstance(part, dict) and part.get("type") in ("tool_use", "tool_result") for part in content):
+            return True
+    return False
 
 
-def _share_gpt(plain: Plain) -> Mapping[str, str]:
-    key = _first(plain, ("conversations", "conversation"))
-    roles = '{"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}'
-    return {"chat_sft_v1": _jq(f"{{messages: [.{key}[] | {{role: {roles}[.from], content: .value}}]}}")}
+def _pictures(plain: Plain) -> bool:
+    if "images" in plain:
+        return True
+    for message in _messages(plain):
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and any(isinstance(part, dict) and part.get("type") in ("image", "image_url") for part in content):
+            return True
+    return False
 
 
-def _other_spec(spec_id: str) -> Callable[[Plain], Mapping[str, str]]:
-    return lambda plain: dict.fromkeys(SPECS, f"lorad check {{file}} --schema {spec_id}")
+def _puzzle(plain: Plain) -> bool:
+    turns = [message.get("content") for message in _messages(plain) if isinstance(message, dict)]
+    return any(isinstance(content, str) and "syllable bank:" in content.lower() for content in turns)
+
+
+_WRAPPERS = ("data", "rows", "examples", "train", "items", "samples", "records", "dataset")
+
+
+def _wrapper(plain: Plain) -> str:
+    """The key under which one object holds all rows."""
+    if len(plain) > 3:
+        return ""
+    for key in _WRAPPERS:
+        held = plain.get(key)
+        if isinstance(held, list) and held and all(isinstance(one, dict) for one in held):
+            return key
+    return ""
 
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
         id="openai_batch",
         title="requests for the OpenAI batch API",
-        matches=lambda plain: "custom_id" in plain and "body" in plain,
-        hint="requests hold no answers: join them with the batch's results first",
+        matches=_has("custom_id", "body"),
+        hint="requests hold no answers: join them with the batch's results by custom_id first",
+    ),
+    Layout(
+        id="openai_batch_output",
+        title="results of the OpenAI batch API",
+        matches=_has("custom_id", "response"),
+        hint="results hold no questions: join them with the batch's requests by custom_id first",
+    ),
+    Layout(
+        id="openai_preference",
+        title="OpenAI's pairs (input, preferred_output, non_preferred_output)",
+        matches=_has("input", "preferred_output", "non_preferred_output"),
+        read=readings.preference,
+    ),
+    Layout(
+        id="sharegpt_messages",
+        title="ShareGPT turns (from, value) under the key messages",
+        matches=_from_value,
+        read=readings.conversation,
+        is_sure=True,
+    ),
+    Layout(
+        id="anthropic",
+        title="messages as Anthropic's API writes them (system beside them, blocks of tool use)",
+        matches=_blocks,
+        read=readings.anthropic,
+        hint="put the system text first as a message; calls go into tool_calls, results into turns of role tool",
+        is_sure=True,
+    ),
+    Layout(
+        id="correction_v1",
+        title="corrections (prompt, model_output, correction)",
+        matches=_has("model_output", "correction"),
+        read=readings.correction,
+    ),
+    Layout(id="preference_v1", title="preference pairs (prompt, chosen, rejected)", matches=_has("prompt", "chosen", "rejected")),
+    Layout(
+        id="preference",
+        title="preference pairs under other keys",
+        matches=lambda plain: bool(first_key(plain, BETTER)) and bool(first_key(plain, WORSE)),
+        read=readings.preference,
+        hint="a pair has prompt, chosen and rejected: check it with --schema preference_v1 once it has them",
+    ),
+    Layout(id="unpaired_v1", title="labelled answers (prompt, completion, label)", matches=_has("prompt", "completion", "label")),
+    Layout(
+        id="llava",
+        title="ShareGPT conversations with pictures (LLaVA)",
+        matches=lambda plain: first_key(plain, CONVERSATIONS[:-1]) != "" and first_key(plain, ("image", "images")) != "",
+        read=readings.pictures,
+    ),
+    Layout(
+        id="labelled",
+        title="labelled answers under other keys",
+        matches=lambda plain: first_key(plain, LABELS) != "" and first_key(plain, (*ANSWERS, *CONVERSATIONS)) != "",
+        read=readings.labelled,
+        hint="a labelled answer has prompt, completion and label (true or false): check it with --schema unpaired_v1 once it has them",
     ),
     Layout(
         id="sharegpt",
         title="ShareGPT conversations (from, value)",
-        matches=lambda plain: bool(_first(plain, ("conversations", "conversation"))),
-        fixes=_share_gpt,
+        matches=lambda plain: first_key(plain, CONVERSATIONS[:-1]) != "",
+        read=readings.conversation,
     ),
     Layout(
-        id="preference",
-        title="preference pairs (chosen, rejected)",
-        matches=lambda plain: "chosen" in plain and "rejected" in plain,
-        hint="this lorad learns from answers, not from pairs: give the chosen answers as rows of this spec",
-    ),
-    Layout(
-        id="correction",
-        title="corrections (prompt, model_output, correction)",
-        matches=lambda plain: "correction" in plain and "model_output" in plain,
-        fixes=lambda plain: _pair(".prompt", ".correction"),
-    ),
-    Layout(
-        id="alpaca",
+        id="instruction_v1",
         title="Alpaca rows (instruction, input, output)",
-        matches=lambda plain: "instruction" in plain and bool(_first(plain, ("output", "response", "answer"))),
-        fixes=_alpaca,
+        matches=_has("instruction", "output"),
+        read=readings.question_and_answer,
     ),
-    Layout(
-        id="chat_sft_v1",
-        title="chat rows (messages)",
-        matches=lambda plain: "messages" in plain,
-        fixes=_other_spec("chat_sft_v1"),
-        hint='declare it: --schema chat_sft_v1, or "schema_id": "chat_sft_v1" in the sidecar',
-    ),
-    Layout(
-        id="completion_v1",
-        title="completion rows (prompt, completion)",
-        matches=lambda plain: "prompt" in plain and "completion" in plain,
-        fixes=_other_spec("completion_v1"),
-        hint='declare it: --schema completion_v1, or "schema_id": "completion_v1" in the sidecar',
-    ),
+    Layout(id="vision_v1", title="conversations about pictures (messages, images)", matches=lambda plain: "messages" in plain and _pictures(plain)),
+    Layout(id="syllo_v1", title="word puzzles (messages with a syllable bank)", matches=lambda plain: "messages" in plain and _puzzle(plain)),
+    Layout(id="chat_sft_v1", title="chat rows (messages)", matches=_has("messages"), read=readings.conversation),
+    Layout(id="completion_v1", title="completion rows (prompt, completion)", matches=_has("prompt", "completion"), read=readings.question_and_answer),
     Layout(
         id="prompt_response",
         title="question and answer under other names",
-        matches=lambda plain: bool(_first(plain, QUESTIONS)) and bool(_first(plain, ANSWERS)),
-        fixes=_question_and_answer,
+        matches=lambda plain: first_key(plain, QUESTIONS) != "" and first_key(plain, ANSWERS) != "",
+        read=readings.question_and_answer,
+        hint="name the two texts as the spec does",
     ),
-    Layout(
-        id="gemini",
-        title="Gemini contents (role, parts)",
-        matches=lambda plain: "contents" in plain,
-        fixes=lambda plain: {
-            "chat_sft_v1": _jq('{messages: [.contents[] | {role: {"user": "user", "model": "assistant"}[.role], content: [.parts[].text] | join("")}]}')
-        },
-    ),
+    Layout(id="gemini", title="Gemini contents (role, parts)", matches=_has("contents"), read=readings.gemini),
     Layout(
         id="message",
         title="one message instead of a conversation (role, content)",
-        matches=lambda plain: "role" in plain and "content" in plain,
+        matches=_has("role", "content"),
         hint="a row is a whole conversation: put its messages into one list under the key messages",
     ),
     Layout(
         id="text",
         title="running text (text)",
-        matches=lambda plain: "text" in plain,
+        matches=_has("text"),
+        read=transcripts.running_text,
         hint="running text has no question and no answer: say what is asked and what is to be learnt",
     ),
+    Layout(
+        id="wrapper",
+        title="one object that holds all rows in a list",
+        matches=lambda plain: bool(_wrapper(plain)),
+        hint="write each value of the list on a line of its own",
+        fix="jq -c '.[] | select(type == \"array\") | .[]' {file} > {out}",
+    ),
+    Layout(
+        id="api_error",
+        title="error messages of a web service",
+        matches=lambda plain: len(plain) <= 3 and "error" in plain,
+        hint="the download failed: fetch the file again",
+    ),
 )
+_BY_ID: Mapping[str, Layout] = MappingProxyType({layout.id: layout for layout in LAYOUTS})
+_SURE = tuple(layout for layout in LAYOUTS if layout.is_sure)
 
 
-def layout_of(plain: Plain, spec_id: str = "") -> Layout | None:
-    """The layout of a row; the named spec first where its required keys are there. None: not known by sight."""
-    if spec_id and all(key in plain for key in SPECS[spec_id].required):
-        return next(layout for layout in LAYOUTS if layout.id == spec_id)
+def layout_of(plain: Plain, spec: Spec | None = None) -> Layout | None:
+    """The layout of a row; that of the spec where its required keys are there. None: not known by sight, or the layout of a project's own spec."""
+    if spec is not None and all(key in plain for key in spec.required):
+        sure = next((layout for layout in _SURE if "messages" in spec.required and layout.matches(plain)), None)
+        return sure or _BY_ID.get(spec.id)
     return next((layout for layout in LAYOUTS if layout.matches(plain)), None)
+
+
+def convert(plain: Plain, spec_id: str) -> dict[str, Any] | None:
+    """The row as one of the spec; None where it is one already, or cannot be one without loss."""
+    spec = SPECS.get(spec_id)
+    layout = layout_of(plain, spec) if spec else None
+    if layout is None or layout.id == spec_id:
+        return None
+    return convert_as(layout, plain, spec_id)
+
+
+def convert_as(layout: Layout, plain: Plain, spec_id: str) -> dict[str, Any] | None:
+    """The same for a row whose layout is known."""
+    return written(layout.read(plain), plain, spec_id)

@@ -1,11 +1,15 @@
 """The report on one file: for a terminal, as Markdown, as JSON. Findings stand in order of harm."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from validation.findings import Finding, Level, Severity, printable
+from validation.findings import Finding, Level, Severity
+
+if TYPE_CHECKING:
+    from validation.pages import View
 
 REPORT_JSON = "report.json"
 REPORT_MARKDOWN = "report.md"
@@ -42,11 +46,6 @@ class Report:
         told = [f"{count} {word}{'' if count == 1 else 's'}" for word, count in counts.items() if count]
         return f"{named}: {', '.join(told)}" if told else f"{named}: nothing to complain about"
 
-    def levels(self) -> str:
-        """Which levels ran, in one line."""
-        run = self.stats.get("levels_run")
-        return f"Levels run: {', '.join(map(str, run))}" if isinstance(run, list) and run else "The rows were not read"
-
     def to_plain(self) -> dict[str, Any]:
         """The report as JSON values."""
         return {
@@ -63,34 +62,20 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(self.to_plain(), ensure_ascii=False, indent=1)
+        """One JSON object; always UTF-8 and always JSON, whatever a file name or a figure may be."""
+        return as_json(self.to_plain())
 
-    def to_text(self) -> str:
-        """For a terminal, plain."""
-        parts = [self.headline()]
-        for finding in self.findings:
-            parts.append("")
-            parts.append(f"{finding.severity.value:7}  {finding.id} {finding.name}{_where(finding)}")
-            parts.append(f"         {finding.message}")
-            parts.append(f"         {finding.hint}")
-            if finding.fix:
-                parts.append(f"         $ {finding.fix}")
-        parts += ["", f"{self.levels()}; {self.seconds:.2f} s"]
-        return _lines(parts)
+    def to_text(self, view: "View | None" = None) -> str:
+        """For a terminal; plain unless the view paints."""
+        from validation.pages import View, text_page
 
-    def to_markdown(self) -> str:
+        return text_page(self, view or View())
+
+    def to_markdown(self, view: "View | None" = None) -> str:
         """For a person who opens the folder later."""
-        parts = [f"# {_plain(self.file)}: {self.verdict}", "", _plain(self.headline()), ""]
-        for finding in self.findings:
-            parts += [f"## {finding.severity.value}: {finding.id} {finding.name}{_plain(_where(finding))}", "", _plain(finding.message), ""]
-            if finding.hint:
-                parts += [f"**What to do:** {_plain(finding.hint)}", ""]
-            if finding.fix:
-                # Indented code: a row's own text cannot end it, as it could end a fence.
-                parts += [f"    {finding.fix}", ""]
-        parts += ["---", "", f"{self.levels()}. SHA-256 `{self.sha256 or 'not read to the end'}`.", ""]
-        return _lines(parts)
+        from validation.pages import View, markdown_page
+
+        return markdown_page(self, view or View())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +103,23 @@ class Sampled:
         return asdict(self)
 
 
+def as_json(value: object, ascii_only: bool = False) -> str:
+    """JSON text of plain values. A float that JSON has not becomes null, half of a surrogate pair its escape."""
+    try:
+        text = json.dumps(value, ensure_ascii=ascii_only, indent=1, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=ascii_only, indent=1, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _plain_finding(finding: Finding) -> dict[str, Any]:
     message = f"{finding.message}: {finding.why}" if finding.why else finding.message
     return {
@@ -136,24 +138,3 @@ def single(file: str, schema: str, *, code: str, message: str, hint: str) -> Rep
     """The report on a file that never reached the gate: a bad sidecar, a duplicate, not a file at all. `code` is the finding's id."""
     finding = Finding(id=code, severity=Severity.ERROR, name=f"drop.{code.lower()}", message=message, hint=hint)
     return Report(file=file, sha256="", schema=schema, level=Level.QUICK, rows=0, findings=(finding,))
-
-
-def _lines(parts: list[str]) -> str:
-    """One line a part, whatever a file name, a schema or a key may hold: no control character reaches a terminal."""
-    return "".join(f"{printable(part)}\n" for part in parts)
-
-
-def _where(finding: Finding) -> str:
-    if not finding.lines:
-        return f", {finding.path}" if finding.path else ""
-    lines = ", ".join(str(line) for line in finding.lines)
-    more = f" and {finding.count - len(finding.lines):,} more" if finding.count > len(finding.lines) else ""
-    places = f", line{'' if len(finding.lines) == 1 and not more else 's'} {lines}{more}"
-    return places + (f", {finding.path}" if finding.path else "")
-
-
-_MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|#"})
-
-
-def _plain(text: str) -> str:
-    return text.translate(_MARKDOWN)

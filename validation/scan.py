@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from queue import Queue
 
 from rendering.specs import BAD_JSON, Message, Spec, SpecRow
+from validation.album import Album
 from validation.case import Case
 from validation.checks import Need, checks_for
 from validation.checks.files import BOM
@@ -32,6 +34,7 @@ from validation.tally import Tally
 
 HEAD_BYTES = 512
 HASHED_AT_ONCE = 16  # blocks
+FAILED_IN_A_ROW = 8  # blocks that the screen did not pass
 HASHED_AHEAD = 4  # times as many wait
 
 OnRow = Callable[[int, SpecRow, list[Message]], None]
@@ -47,6 +50,7 @@ class Plan:
     control: ControlTokens
     off: frozenset[str] = frozenset()
     keep_rows: bool = False
+    images: Path | None = None  # folder that picture paths are relative to
 
 
 class Scan:
@@ -61,7 +65,9 @@ class Scan:
         self._on_row = on_row
         self._on_progress = on_progress
         self._checks = checks_for(plan.spec, plan.level, plan.off)
+        self._album = Album(plan.images) if plan.images else None
         self._screen: Screen | None = None
+        self._num_tried = self._num_failed = 0  # blocks
         self._blank: list[int] = []  # blank lines since the last row
         self._num_blank = 0
 
@@ -100,13 +106,19 @@ class Scan:
     def _chunk(self, chunk: Chunk) -> None:
         # A row that is larger than a block may be too large, and the first line may begin with a mark.
         fits = LEAST_BYTES <= len(chunk.content) <= 2 * BLOCK_BYTES and chunk.first_line > 1
-        if self._screen and fits and not chunk.cut and chunk.content.endswith(b"\n"):
+        if self._screen and fits and not chunk.cut and chunk.content.endswith(b"\n") and self._is_worth_screening():
             clean = self._screen.rows(chunk.content)
+            self._num_failed = 0 if clean is not None else self._num_failed + 1
             if clean is not None:
                 self._clean_rows(chunk, *clean)
                 return
         for line in lines_of(chunk, self._plan.limits):
             self._line(line)
+
+    def _is_worth_screening(self) -> bool:
+        """Where block after block fails, as in a file whose rows have metadata, only some are still tried: a try costs a decode."""
+        self._num_tried += 1
+        return self._num_failed < FAILED_IN_A_ROW or self._num_tried % FAILED_IN_A_ROW == 0
 
     def _clean_rows(self, chunk: Chunk, rows: Sequence[SpecRow], num_turns: int) -> None:
         """Rows that no check has anything to say about."""
@@ -125,7 +137,7 @@ class Scan:
         first = totals.layouts.setdefault(spec.id, [])
         if len(first) < SHOWN_LINES:
             first.extend(range(chunk.first_line, chunk.first_line + min(SHOWN_LINES - len(first), len(rows))))
-        if self._on_row and not self.tally.num_errors:
+        if self._on_row and (self._plan.keep_rows or not self.tally.num_errors):
             for line, row in enumerate(rows, start=chunk.first_line):
                 self._on_row(line, row, spec.messages(row))
 
@@ -173,19 +185,22 @@ class Scan:
 
     def _typed_row(self, line: Line, row: SpecRow) -> None:
         totals, spec = self.totals, self._plan.spec
-        case = Case(line.number, line.raw, row, spec, self._plan.control)
+        case = Case(line.number, line.raw, row, spec, self._plan.control, self._album)
         totals.typed_rows += 1
-        totals.turns += len(case.messages)
+        turns = getattr(row, "messages", None)
+        totals.turns += len(turns if type(turns) is list else case.messages)
         totals.learnt_rows += row.weight > 0
         self._note_layout(spec.id, line.number)
         self._judge(case)
-        if self._on_row and not self.tally.num_errors:
+        if self._on_row and (self._plan.keep_rows or not self.tally.num_errors):
             self._on_row(line.number, row, case.messages)
 
     def _judge(self, case: Case) -> None:
         for check in self._checks[Need.ROW]:
-            for problem in _each(check.find(case)):
-                self.tally.add(check, problem, case.line)
+            found = check.find(case)
+            if found is not None:
+                for problem in _each(found):
+                    self.tally.add(check, problem, case.line)
 
     def _refused_row(self, line: Line, complaint: str) -> None:
         text: str | None = None
@@ -201,16 +216,16 @@ class Scan:
         spec = self._plan.spec
         self.totals.unreadable_rows += not isinstance(plain, dict)
         if isinstance(plain, dict):
-            layout = layout_of(plain, spec.id)
+            layout = layout_of(plain, spec)
             self._note_layout(layout.id if layout else UNKNOWN, line.number)
         value = Value(line, plain, spec, complaint, marks)
         for check in self._checks[Need.VALUE]:
             for problem in _each(check.find(value)):
                 value.num_errors += (problem.severity or check.severity) is Severity.ERROR
                 self.tally.add(check, problem, line.number)
-        row = loosened(plain, spec)
+        row = loosened(value)
         if row is not None:
-            self._judge(Case(line.number, line.raw, row, spec, self._plan.control))
+            self._judge(Case(line.number, line.raw, row, spec, self._plan.control, self._album))
 
     def _broken(self, broken: Broken) -> None:
         self.totals.unreadable_rows += 1

@@ -47,12 +47,15 @@ class Source:
         self.path = path
         self.limits = limits
         self._fd, obstacle = _open(path)
+        self._before: Identity | None = None
         size = 0
         if not obstacle:
             found = os.fstat(self._fd)
             size = found.st_size
             obstacle = _not_regular(path, found.st_mode)
-        self.opened = Opened(obstacle=obstacle, size_bytes=size, limits=limits)
+        self.opened = Opened(obstacle=obstacle, size_bytes=size, limits=limits, name=path.name)
+        if not obstacle:
+            self._before = self.identity()
 
     def __enter__(self) -> "Source":
         return self
@@ -66,6 +69,15 @@ class Source:
         """The open file as it stands now."""
         found = os.fstat(self._fd)
         return Identity(device=found.st_dev, inode=found.st_ino, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns)
+
+    def moved(self) -> str:
+        """Whether the file changed since it was opened: how, in words; empty: it did not."""
+        before, now = self._before, self.identity()
+        if before is None or before == now:
+            return ""
+        if before.size_bytes != now.size_bytes:
+            return f"it had {before.size_bytes:,} bytes when it was opened and has {now.size_bytes:,} now"
+        return "it was written to"
 
     def blocks(self) -> Iterator[bytes]:
         """The bytes, from the start, each once."""

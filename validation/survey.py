@@ -29,6 +29,7 @@ BATCH_ROWS = 512
 MOST_SEGMENT_BYTES = 256 << 20  # only a row without end makes a larger one
 SAMPLE_ROWS = 50_000
 PAIRS = 1_000  # at least; at most twice as many
+RUN = 20  # neighbours of that sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +143,12 @@ class Stratified:
         return place == xxhash.xxh3_64_intdigest(stratum.to_bytes(8, "little"), self._seed) % self.step
 
 
-def cases_of(content: bytes, segment: Segment, plan: SurveyPlan) -> Iterator[Case]:
-    """The typed rows of a segment's bytes; those that the first pass has refused are left out."""
+def cases_of(content: bytes, segment: Segment, plan: SurveyPlan, only: "set[int] | None" = None) -> Iterator[Case]:
+    """The typed rows of a segment's bytes, or those at some lines; those that the first pass has refused are left out."""
     decode, spec, control, most = plan.spec.decode, plan.spec, plan.control, plan.limits.max_row_bytes
     for number, raw in enumerate(content.split(b"\n"), start=segment.first_line):
+        if only is not None and number not in only:
+            continue
         if number == 1:
             raw = raw.removeprefix(BOM)
         if not raw or len(raw) > most or raw.isspace():
@@ -182,16 +185,16 @@ class Survey:
                 here = {line for line in wanted if segment.first_line <= line < segment.first_line + segment.num_lines}
                 if here:
                     content = read_segment(fd, segment, self.plan.file)
-                    found |= {case.line: case for case in cases_of(content, segment, self.plan) if case.line in here}
+                    found |= {case.line: case for case in cases_of(content, segment, self.plan, here)}
         finally:
             os.close(fd)
         return found
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Question and answer of a small stratified sample, for models; at most PAIRS rows, in order."""
-        sample = Stratified(self.plan.num_lines, PAIRS, self.plan.around.seed)
-        lines = [line for line in range(1, self.plan.num_lines + 1) if sample.holds(line)]
+        """Question and answer of a small stratified sample, for models, in order: runs of neighbours, so that a shift shows."""
+        sample = Stratified(-(-self.plan.num_lines // RUN), PAIRS // RUN, self.plan.around.seed)
+        lines = [line for line in range(1, self.plan.num_lines + 1) if sample.holds((line - 1) // RUN + 1)]
         cases = self.rows_at(lines)
         return [Pair(case.line, case.question, case.answer) for case in cases.values() if case.question.strip() and case.answer.strip()]
 
@@ -224,12 +227,18 @@ def survey(plan: SurveyPlan, totals: Totals, processes: int, on_progress: Callab
     finally:
         for shard in shards:
             shard.end()
-    whole = Survey(plan, surveyor.context, surveyor.sheet, totals, notes=surveyor.not_run)
+    whole = Survey(plan, surveyor.context, surveyor.sheet, totals, embedder=_embedder(plan), notes=surveyor.not_run)
     for check in surveyor.concluding:
         assert check.conclude is not None
         for problem in check.conclude(whole):
             surveyor.tally.add(check, problem)
     return Surveyed(tally=surveyor.tally, sheet=surveyor.sheet, context=surveyor.context, not_run=surveyor.not_run, stats=whole.stats)
+
+
+def _embedder(plan: SurveyPlan) -> "Callable[[Sequence[str]], Any] | None":
+    from validation.embedding import Embedder
+
+    return Embedder(Path(plan.around.embedder)) if plan.around.embedder else None
 
 
 class _Progress:

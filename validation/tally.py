@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from validation.checks.registry import Check
+from validation.checks.registry import SURVEYED, Check
 from validation.findings import SHOWN_LINES, Finding, Problem, Severity, command
 
 MOST_KINDS = 20  # causes of one check that are told apart; a hostile file could bring a million
@@ -36,13 +36,20 @@ class Tally:
         self.num_errors = 0
         """Problems that refuse the file whatever their share."""
         self.rows: dict[int, set[str]] | None = {} if keep_rows else None
+        self.error_rows: dict[int, set[str]] = {}
+        """Where rows are kept: those whose problem is an error by itself, not by its share."""
 
     def add(self, check: Check, problem: Problem, line: int = 0) -> None:
         """Enter a problem in a line; 0 is the whole file. A line counts once for each finding."""
-        if (problem.severity or check.severity) is Severity.ERROR and "warn_share" not in check.limits:
+        is_error = (problem.severity or check.severity) is Severity.ERROR
+        if is_error and "warn_share" not in check.limits:
             self.num_errors += 1
-        if line and self.rows is not None:
-            self.rows.setdefault(line, set()).add(check.id)
+        if self.rows is not None:
+            # A survey may blame rows when it concludes; lines that a file as a whole names are not to blame.
+            for number in (line,) if line else problem.lines if check.need in SURVEYED else ():
+                self.rows.setdefault(number, set()).add(check.id)
+                if is_error:
+                    self.error_rows.setdefault(number, set()).add(check.id)
         if line and self._last.get(check.id) != line:
             self._hits[check.id] = self._hits.get(check.id, 0) + 1
             self._last[check.id] = line
@@ -76,8 +83,9 @@ class Tally:
                 own.count += place.count
                 own.lines += place.lines[: SHOWN_LINES - len(own.lines)]
         if self.rows is not None:
-            for line, ids in (later.rows or {}).items():
-                self.rows.setdefault(line, set()).update(ids)
+            for own_rows, later_rows in ((self.rows, later.rows or {}), (self.error_rows, later.error_rows)):
+                for line, ids in later_rows.items():
+                    own_rows.setdefault(line, set()).update(ids)
 
     def findings(self, file: str, seen: Callable[[Check], int] = lambda check: 0, limit: "Callable[[str, str], float] | None" = None) -> tuple[Finding, ...]:
         """Most harmful first: errors, then by how much of the file they touch.
@@ -112,8 +120,9 @@ class Tally:
     def to_plain(self) -> dict[str, Any]:
         """For another process."""
         places = {id: [[place.first, place.count, place.lines] for place in kinds.values()] for id, kinds in self._checks.items()}
-        rows = None if self.rows is None else [[line, sorted(ids)] for line, ids in self.rows.items()]
-        return {"places": msgspec.to_builtins(places), "hits": self._hits, "num_errors": self.num_errors, "rows": rows}
+        rows = None if self.rows is None else _plain_rows(self.rows)
+        errors = _plain_rows(self.error_rows)
+        return {"places": msgspec.to_builtins(places), "hits": self._hits, "num_errors": self.num_errors, "rows": rows, "error_rows": errors}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any], checks: Mapping[str, Check]) -> "Tally":
@@ -126,14 +135,19 @@ class Tally:
                 place.count, place.lines = count, list(lines)
         if tally.rows is not None:
             tally.rows.update((line, set(ids)) for line, ids in plain["rows"])
+            tally.error_rows.update((line, set(ids)) for line, ids in plain["error_rows"])
         return tally
+
+
+def _plain_rows(rows: Mapping[int, set[str]]) -> list[list[object]]:
+    return [[line, sorted(ids)] for line, ids in rows.items()]
 
 
 def _finding(check: Check, place: _Place, severity: Severity, file: str) -> Finding:
     problem = place.first
     harm = problem.severity or check.severity
     # A share that refuses the file raises warnings; it never makes an error milder.
-    harm = severity if _ORDER[severity] < _ORDER[harm] else harm
+    harm = severity if severity is not check.severity and _ORDER[severity] < _ORDER[harm] else harm
     return Finding(
         id=check.id,
         severity=harm,

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import msgspec
 
-from core.errors import ConfigError, LoradError, RefusedError
+from core.errors import ConfigError, LoradError, RefusedError, UsageError
 from rendering.specs import BAD_JSON, SPECS, Spec
 from validation.checks.files import BOM
 from validation.control import ControlTokens
 from validation.examination import Examination, Examined, Setting
-from validation.findings import Finding, Level, Limits, Severity, shown
+from validation.findings import Finding, Level, Limits, Severity, command, shown
 from validation.layouts import layout_of
 from validation.report import Report
 from validation.scan import OnRow
@@ -21,6 +21,7 @@ from validation.source import Source, lines
 
 DATASET_SPECS: Mapping[str, Spec] = SPECS
 DEFAULT_SCHEMA = "chat_sft_v1"
+FILE_CHANGED = "FILE_CHANGED"
 
 
 class _Token(Protocol):
@@ -76,9 +77,26 @@ class SpecValidator:
 
 def unknown_schema_hint(declared: str, specs: Mapping[str, Spec]) -> str:
     """The known ids, the nearest first named."""
-    near = difflib.get_close_matches(declared, specs, n=1, cutoff=0.4) if declared else []
+    near = nearest_schema(declared, specs)
     known = ", ".join(sorted(specs))
-    return f"did you mean {near[0]!r}? Known: {known}" if near else f"known: {known}"
+    return f"did you mean {near!r}? Known: {known}" if near else f"known: {known}"
+
+
+def nearest_schema(declared: str, specs: Mapping[str, Spec]) -> str:
+    """The known id that this one was meant to be; empty where none is near."""
+    near = difflib.get_close_matches(declared, specs, n=1, cutoff=0.4) if declared else []
+    return near[0] if near else ""
+
+
+def level_named(word: str) -> Level:
+    """`"QUICK"` or `"quick"` as a level. Raises UsageError, which names the nearest."""
+    try:
+        return Level(word.lower())
+    except ValueError:
+        names = [level.value for level in Level]
+        near = difflib.get_close_matches(word.lower(), names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"the level {word!r} is unknown", hint=f"{hint}Levels: {', '.join(names)}", code="LEVEL_UNKNOWN") from None
 
 
 class DataValidator:
@@ -102,26 +120,29 @@ class DataValidator:
         self._control = ControlTokens(special)
 
     @classmethod
-    def with_special_tokens(cls, special_tokens: Iterable[str], setting: Setting, specs: Mapping[str, Spec] = DATASET_SPECS) -> "DataValidator":
+    def with_special_tokens(cls, special_tokens: Iterable[str], setting: Setting | None = None, specs: Mapping[str, Spec] = DATASET_SPECS) -> "DataValidator":
         """A validator for a tokenizer whose special tokens are known by name; nothing is loaded."""
         made = cls(None, specs, setting=setting)
         made._control = ControlTokens(special_tokens)
         return made
 
     def validate_file(self, path: str | Path, level: str = "QUICK", schema_id: str = DEFAULT_SCHEMA) -> list[Finding]:
-        """Warnings and notes on an accepted file. Raises DataRefusedError, which carries the report; FileNotFoundError."""
+        """Warnings and notes on an accepted file. Raises DataRefusedError, which carries the report; UsageError for an unknown level."""
         report = self.check_file(path, schema_id, level)
         if report.verdict == "refused":
             raise DataRefusedError(report)
         return list(report.findings)
 
     def check_file(self, path: str | Path, schema_id: str = DEFAULT_SCHEMA, level: str = "QUICK", *, name: str = "", columns: Sequence[str] = ()) -> Report:
-        """The report on a file, whatever its bytes are; never raises for them. `name` stands in the report instead of the path."""
+        """The report on a file, whatever its bytes are; never raises for them. `name` stands in the report instead of the path.
+
+        Raises UsageError for an unknown level, LoradError where the base or the machine is at fault.
+        """
         return self.examine(path, schema_id, level, name=name, columns=columns).report
 
     def examine(self, path: str | Path, schema_id: str, level: str, *, name: str = "", columns: Sequence[str] = ()) -> Examined:
         """The same, with what is known of single rows where the setting keeps it."""
-        name, depth = name or str(path), Level(level.lower())
+        name, depth = name or str(path), level_named(level)
         try:
             with Source(Path(path), self.setting.limits) as source:
                 if schema_id not in self._specs:
@@ -133,6 +154,8 @@ class DataValidator:
         except OSError as error:
             message, hint = f"{shown(name)} cannot be read: {error.strerror or error}", "check the path and the disk"
         except LoradError as error:
+            if error.code != FILE_CHANGED:  # a damaged base, no memory: nothing about the file
+                raise
             message, hint = error.what, error.hint
         finding = Finding(id="F11", severity=Severity.ERROR, name="file.link", message=message, hint=hint)
         return Examined(report=_unread(name, schema_id, depth, finding))
@@ -143,10 +166,18 @@ class DataValidator:
 
     def unknown_schema(self, source: Source, declared: str, level: Level, name: str) -> Report:
         """The report on a file whose schema is unknown: names the known ones, and the one that its first row looks like."""
-        hint = unknown_schema_hint(declared, self._specs)
+        hint, right = unknown_schema_hint(declared, self._specs), nearest_schema(declared, self._specs)
         if not source.opened.obstacle and (seen := self._looks_like(source)):
-            hint = f"the first row looks like {seen}; {hint}"
-        finding = Finding(id="S01", severity=Severity.ERROR, name="spec.unknown", message=f"the schema {shown(declared)} is unknown", hint=hint)
+            hint, right = f"the first row looks like {seen}; {hint}", seen if seen in self._specs else right
+        finding = Finding(
+            id="S01",
+            severity=Severity.ERROR,
+            name="spec.unknown",
+            message=f"the schema {shown(declared)} is unknown",
+            why="without its schema nobody knows what a row should hold, and none is guessed",
+            hint=hint,
+            fix=command(f"lorad check {{file}} --schema {right}", name) if right else "",
+        )
         return _unread(name, declared, level, finding)
 
     def _looks_like(self, source: Source) -> str:

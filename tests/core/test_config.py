@@ -30,6 +30,15 @@ def test_a_typo_in_a_section_names_the_nearest_key_there() -> None:
         {"backend": "cuda"},
         {"batch_size": True},
         {"deploy": {"targets": [{"name": "../x"}]}},
+        {"validation": {"levels": {"support/tone": "profound"}}},
+        {"validation": {"levels": {"Not A Name": "deep"}}},
+        {"validation": {"sources": {"scraped": True}}},
+        {"validation": {"profiles": {"mine": 3}}},
+        {"validation": {"profiles": {"mine": {"B02.warn_share": "much"}}}},
+        {"validation": {"quarantine_share": 2}},
+        {"validation": {"references": "one.jsonl"}},
+        {"columns": "lang"},
+        {"specs": ["mine.json"]},
     ],
 )
 def test_a_wrong_value_names_key_and_value(bad: dict[str, object]) -> None:
@@ -60,7 +69,13 @@ def test_a_public_address_without_keys_is_refused() -> None:
     assert resolve({"config.json": {"serving": {"host": "0.0.0.0", "api_keys_file": "keys"}}}).config.serving.host == "0.0.0.0"
 
 
-@pytest.mark.parametrize("key", ["model_path", "home", "serving.port", "deploy.targets", "backend", "allow_stub", "training.threads"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("model_path", "home", "serving.port", "deploy.targets", "backend", "allow_stub", "training.threads", "specs"),
+        *("validation.quarantine_share", "validation.profile", "validation.levels", "validation.references", "validation.background_deep"),
+    ],
+)
 def test_whoever_drops_a_file_may_not_choose_base_path_network_or_target(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         sidecar_layer({key: "x"}, "the sidecar")
@@ -68,12 +83,13 @@ def test_whoever_drops_a_file_may_not_choose_base_path_network_or_target(key: st
 
 
 def test_a_sidecar_may_set_what_its_job_needs() -> None:
-    values, job = sidecar_layer({"schema_id": "completion_v1", "priority": 5, "again": True, "notes": "n", "lora": {"r": 8}, "level": "quick"}, "the sidecar")
-    assert values == {"schema_id": "completion_v1", "lora.r": 8, "validation.level": "quick"}
-    assert job == {"priority": 5, "again": True, "notes": "n"}
+    said = {"schema_id": "completion_v1", "priority": 5, "again": True, "notes": "n", "source": "scraped"}
+    values, job = sidecar_layer(said | {"lora": {"r": 8}, "level": "quick", "columns": ["lang"]}, "the sidecar")
+    assert values == {"schema_id": "completion_v1", "lora.r": 8, "validation.level": "quick", "columns": ["lang"]}
+    assert job == {"priority": 5, "again": True, "notes": "n", "source": "scraped"}
 
 
-@pytest.mark.parametrize(("key", "value"), [("priority", "high"), ("again", 1), ("notes", 3), ("priority", True)])
+@pytest.mark.parametrize(("key", "value"), [("priority", "high"), ("again", 1), ("notes", 3), ("priority", True), ("source", ["scraped"])])
 def test_a_job_key_of_the_wrong_type_is_named(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
         sidecar_layer({key: value}, "the sidecar")
@@ -81,6 +97,29 @@ def test_a_job_key_of_the_wrong_type_is_named(key: str, value: object) -> None:
 
 def test_the_identity_keys_change_rows_or_objective_only() -> None:
     assert set(identity_of(Config())) == {"schema_id", "objective", "max_length"}
+
+
+def test_names_below_a_mapping_are_names_and_not_keys() -> None:
+    profiles = {"mine": {"B02.warn_share": 0.05, "B11": False}}
+    nested = resolve(
+        {"config.json": {"validation": {"profiles": profiles, "levels": {"support": "deep"}, "sources": {"a.b": "quick"}}, "specs": {"x": "x.json"}}}
+    )
+    dotted = resolve(
+        {"config.json": {"validation.profiles": profiles, "validation.levels.support": "deep", "validation.sources": {"a.b": "quick"}, "specs.x": "x.json"}}
+    )
+    for resolved in (nested, dotted):
+        assert resolved.config.validation.profiles == profiles
+        assert resolved.config.validation.levels == {"support/main": "deep"}
+        assert resolved.config.validation.sources == {"a.b": "quick"}
+        assert resolved.config.specs == {"x": "x.json"}
+        assert resolved.origins["validation.profiles"] == "config.json"
+    assert nested.record()["values"]["validation"]["profiles"] == profiles
+
+
+def test_a_frozen_config_reads_back_as_it_was() -> None:
+    said = {"columns": ["lang"], "validation": {"references": ["x.jsonl"], "profiles": {"mine": {"B11": False}}}}
+    frozen = resolve({"config.json": said}).record()["values"]
+    assert resolve({"config.json": frozen}).config == resolve({"config.json": said}).config
 
 
 def test_every_key_has_a_help_text() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.config import Config
+from core.config import Config, resolve
 from core.facts import (
     AcceptDrop,
     DropSeen,
@@ -25,7 +25,7 @@ from core.facts import (
 from core.gate import GateResult
 from core.identity import drop_identity
 from core.intake import decide_intake
-from core.records import Accepted, Claim, Drop, DropState, Ended, Gating, Settling
+from core.records import Accepted, Claim, Deep, Drop, DropState, Ended, Gating, Settling
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -96,6 +96,30 @@ def test_an_accepted_file_is_accepted_with_its_identity() -> None:
     assert step.identity == drop_identity("5" * 64, "a/main", Config(), "base")
 
 
+def test_what_was_put_aside_and_how_deep_it_was_checked_is_remembered() -> None:
+    [step] = steps(replace(GATING, level="deep"), answer("accepted", quarantined=2))
+    assert isinstance(step, AcceptDrop)
+    assert (step.rows, step.quarantined, step.level, step.deep) == (7, 2, "deep", False)
+
+
+@pytest.mark.parametrize(("level", "first", "follows"), [("quick", "quick", False), ("standard", "standard", True), ("deep", "standard", True)])
+def test_with_background_deep_the_deep_check_follows_unless_quick_was_asked_for(level: str, first: str, follows: bool) -> None:
+    config = resolve({"config.json": {"validation": {"background_deep": True}}}).config
+    [step] = steps(replace(GATING, level=level), answer("accepted"), config=config)
+    assert isinstance(step, AcceptDrop)
+    assert (step.level, step.deep) == (first, follows)
+
+
+@pytest.mark.parametrize(("objective", "word"), [("vision", "pictures"), ("dpo", "better and a worse"), ("kto", "judged")])
+def test_rows_that_no_backend_trains_are_refused_once_they_are_checked_with_what_can_be_trained(objective: str, word: str) -> None:
+    assert steps(GATING, answer("refused", objective=objective)) == [RejectDrop(drop="drop-1")]
+    [step] = steps(GATING, answer("accepted", objective=objective), trained_specs=("chat_sft_v1", "completion_v1"))
+    assert isinstance(step, RejectDrop)
+    assert step.code == "OBJECTIVE_UNSUPPORTED"
+    assert word in step.message
+    assert "chat_sft_v1, completion_v1" in step.hint
+
+
 def test_a_refused_file_is_rejected_with_the_gates_own_report() -> None:
     assert steps(GATING, answer("refused")) == [RejectDrop(drop="drop-1")]
 
@@ -109,11 +133,12 @@ def test_a_passing_trouble_of_the_gate_is_tried_again_and_a_lasting_one_is_told(
 
 
 def test_a_file_that_kills_the_gate_twice_is_rejected_with_that_finding() -> None:
-    died = GateSeen(alive=False, drop="drop-1", died=True)
+    died = GateSeen(alive=False, drop="drop-1", died=True, end="by SIGSEGV")
     assert steps(GATING, died) == [GateDrop(drop="drop-1", crashes=1)]
     [step] = steps(seen(Gating(since=NOW, crashes=1)), died)
     assert isinstance(step, RejectDrop)
     assert step.code == "GATE_CRASH"
+    assert "by SIGSEGV" in step.message
 
 
 def test_a_gate_that_dies_on_a_full_disk_is_not_the_files_fault() -> None:
@@ -155,6 +180,18 @@ def test_an_accepted_drop_gets_its_job_exactly_once() -> None:
     accepted = Accepted(at=NOW, job="job-1", sha256="5", identity="i", rows=7, schema_id="chat_sft_v1")
     assert steps(seen(accepted)) == [MakeJob(drop="drop-1")]
     assert steps(seen(replace(accepted, job_made=True))) == []
+
+
+def test_a_drop_whose_job_was_cancelled_while_its_deep_check_was_open_is_no_reason_to_refuse_the_same_bytes() -> None:
+    identity = drop_identity("5" * 64, "a/main", Config(), "base")
+    accepted = Accepted(at=NOW, job="job-0", sha256="5" * 64, identity=identity, rows=7, schema_id="chat_sft_v1", deep=Deep())
+    other = Drop(claim=claim("drop-0"), state=DropState.ACCEPTED, facts=accepted)
+    both = {"drop-0": DropSeen(drop=other), "drop-1": GATING}
+    first, second = steps(GATING, answer("accepted"), drops=both)
+    assert (first, isinstance(second, RejectDrop)) == (MakeJob(drop="drop-0"), True)
+    both["drop-0"] = DropSeen(drop=replace(other, facts=replace(accepted, job_made=True)))
+    [step] = steps(GATING, answer("accepted"), drops=both)
+    assert isinstance(step, AcceptDrop)
 
 
 def test_an_entry_that_a_broken_off_claim_names_is_not_claimed_twice() -> None:

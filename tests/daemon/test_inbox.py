@@ -62,7 +62,8 @@ def test_a_sidecar_that_lies_beside_is_named(inbox: Path) -> None:
         (lambda inbox: (inbox / "Bad Name").mkdir(), "persona"),
         (lambda inbox: (inbox / "shared").mkdir(), "persona"),
         (lambda inbox: (inbox / "a" / "b" / "c").mkdir(parents=True), "third level"),
-        (lambda inbox: (inbox / "pictures.drop").mkdir(), "folder"),
+        (lambda inbox: (inbox / "pictures.drop").write_text("x"), "no folder"),
+        (lambda inbox: (inbox / "pictures.drop").symlink_to("/etc"), "symbolic link"),
     ],
 )
 def test_what_can_never_be_a_drop_says_why(inbox: Path, make: object, word: str) -> None:
@@ -91,6 +92,26 @@ def entry(**fields: object) -> Entry:
 )
 def test_only_a_rename_or_quiet_with_a_whole_last_line_makes_a_file_whole(fields: dict[str, object], whole: bool) -> None:
     assert is_whole(entry(**fields), FACTS) is whole
+
+
+def test_a_folder_is_a_drop_where_its_name_says_so_and_what_lies_in_it_is_none(inbox: Path) -> None:
+    put(inbox, "support/pictures.drop/rows.jsonl")
+    put(inbox, "support/pictures.drop/inner/more.jsonl")
+    put(inbox, "support/pictures.job.json", "{}")
+    [(name, found)] = scan(inbox).items()
+    assert (name, found.adapter, found.problem, found.sidecar) == ("support/pictures.drop", "support/main", "", "support/pictures.job.json")
+    assert not found.parses, "only a rename into place or a long quiet time makes a folder whole"
+
+
+def test_a_folder_is_as_quiet_as_the_last_file_in_it(inbox: Path) -> None:
+    put(inbox, "pictures.drop/rows.jsonl")
+    seen = Inbox(inbox)
+    [before] = seen.scan(set(), 0.0)
+    put(inbox, "pictures.drop/images/one.png")
+    [after] = seen.scan(set(), 0.0)
+    assert after.quiet_s <= before.quiet_s + 0.5
+    [renamed] = seen.scan({str(inbox / "pictures.drop")}, 0.0)
+    assert is_whole(renamed, FACTS)
 
 
 def test_a_file_that_still_grows_is_not_quiet(inbox: Path) -> None:

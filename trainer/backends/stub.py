@@ -147,7 +147,8 @@ def _steps_of(model: ScoreModel) -> int:
 
 def _score(row: Row, model: str, steps: int) -> Score:
     """A loss around the base's, which hangs on the row alone; words stand for tokens."""
-    tokens = sum(len(message.content.split()) for message in row.messages if message.role == "assistant") or 1
+    answers = [message for message in row.messages if message.role == "assistant"]
+    tokens = sum(len(message.content.split()) + sum(len(call.arguments.split()) for call in message.tool_calls) for message in answers) or 1
     base = random.Random(f"{row.drop}/{row.line}").gauss(FIRST_LOSS, 0.5)  # noqa: S311
     own = random.Random(f"{row.drop}/{row.line}/{model}").gauss(0, 0.1) if steps else 0.0  # noqa: S311
     loss = tokens * max(0.1, base - _gain(steps) + own / math.sqrt(tokens))

@@ -61,6 +61,7 @@ class Opened:
     obstacle: str
     size_bytes: int
     limits: Limits
+    name: str = ""
 
 
 @dataclass(slots=True)
@@ -95,6 +96,7 @@ class Value:
     complaint: str
     marks: "Marks"
     num_errors: int = 0  # that checks of a lower rank found in this line
+    shape: Any = None  # what the checks of the shape work out once
 
 
 @dataclass(slots=True)
@@ -128,6 +130,7 @@ class Totals:
     ended: bool = True  # whether the last line ends with "\n"
     layouts: dict[str, list[int]] = field(default_factory=dict)  # layout -> its first lines
     layout_rows: dict[str, int] = field(default_factory=dict)
+    moved: Callable[[], str] = lambda: ""  # whether the file changed while it was read: how, in words
 
 
 Finder = Callable[..., Any]

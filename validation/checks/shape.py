@@ -1,40 +1,79 @@
 """S and M02: rows that are JSON, but not rows of the spec. Each problem names its path and the nearest right thing."""
 
+import ast
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
-from rendering.rowtypes import ROLES, ChatRow, CompletionRow, SpecRow, Turn
-from rendering.specs import MESSAGE_OPTIONAL, MESSAGE_REQUIRED, Spec
+from rendering.rowtypes import ROLES, Call, Function, Part, Turn
+from rendering.specs import MESSAGE_OPTIONAL, MESSAGE_REQUIRED, Spec, SpecRow
 from validation.checks.registry import Check, Need, Totals, Value, entered
+from validation.conversions import KNOWN_ROLES, ROLE_NAMES
 from validation.findings import Problem, Severity, shown
-from validation.layouts import LAYOUTS, layout_of
+from validation.layouts import LAYOUTS, Layout, layout_of
+from validation.misfits import Misfit, mended, misfits_of, struct_of
+
+__all__ = ["MESSAGE_KEYS", "ROLE_NAMES", "TOOL_KEYS", "Shape", "loosened", "shape_of"]
 
 MESSAGE_KEYS = MESSAGE_REQUIRED + MESSAGE_OPTIONAL
 TOOL_KEYS = ("tools", "tool_calls", "tool_call_id", "function_call", "functions", "parallel_tool_calls")
-ROLE_NAMES = {
-    "human": "user",
-    "person": "user",
-    "customer": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "ai": "assistant",
-    "chatbot": "assistant",
-    "chatgpt": "assistant",
-    "agent": "assistant",
-    "developer": "system",
+_OWNERS = {
+    Turn: ("message", "a message"),
+    Call: ("call", "a tool call"),
+    Function: ("function", "the function of a tool call"),
+    Part: ("part", "a content part"),
 }
 _NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
-_OPTIONAL = ("metadata", "id", "weight", "message.name")
 _LONGEST_KEY = 64
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DROPPABLE = ("metadata", "id", "weight", "name")
+_CALL_HINT = 'a call looks like {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is known of a row that is not of the spec: a foreign layout, or the places that do not fit."""
+
+    foreign: Layout | None
+    misfits: Sequence[Misfit] = ()
+
+
+def shape_of(value: Value) -> Shape:
+    """The shape, worked out once a row."""
+    if value.shape is None:
+        value.shape = _shape(value.plain, value.spec)
+    found: Shape = value.shape
+    return found
+
+
+def _shape(plain: Any, spec: Spec) -> Shape:
+    if not isinstance(plain, dict):
+        return Shape(None)
+    layout = layout_of(plain, spec)
+    if layout is not None and layout.id != spec.id:
+        return Shape(layout)
+    return Shape(None, _without_echoes(misfits_of(plain, spec.row, spec.columns)))
+
+
+def _without_echoes(misfits: Sequence[Misfit]) -> list[Misfit]:
+    """Each fault once: a content is null because its calls have another name; a part of another type has other keys."""
+    calling = {one.path for one in misfits if one.fault == "unknown" and one.owner is Turn and _means_calls(one.key)}
+    foreign = {one.path.removesuffix(".type") for one in misfits if one.fault == "literal" and one.owner is Part}
+
+    def is_echo(one: Misfit) -> bool:
+        if one.owner is Turn and one.key == "content" and one.fault in ("null", "missing"):
+            return one.path.removesuffix(".content") in calling
+        return one.owner is Part and one.fault == "unknown" and one.path in foreign
+
+    return [one for one in misfits if not is_echo(one)]
+
+
+def _means_calls(key: str) -> bool:
+    return key in TOOL_KEYS or _nearest(key, ("tool_calls", "function_call")) != ""
 
 
 def kind_of(value: Any) -> str:
@@ -42,199 +81,302 @@ def kind_of(value: Any) -> str:
     return _NAMES.get(type(value), type(value).__name__)
 
 
-def foreign(value: Value) -> bool:
-    """Whether the row is of another layout; then its missing and extra keys are not told one by one."""
-    layout = layout_of(value.plain, value.spec.id) if isinstance(value.plain, dict) else None
-    return layout is not None and layout.id != value.spec.id
-
-
-def messages_of(value: Value) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(path, message) of every message that is an object."""
-    plain = value.plain
-    if value.spec.row is ChatRow and isinstance(plain, dict) and isinstance(plain.get("messages"), list):
-        for index, message in enumerate(plain["messages"]):
-            if isinstance(message, dict):
-                yield f"$.messages[{index}]", message
-
-
-def loosened(plain: Any, spec: Spec) -> SpecRow | None:
+def loosened(value: Value) -> SpecRow | None:
     """The row without the keys that do not belong there, so that its turns can be judged all the same. None: not possible."""
-    try:
-        if spec.row is CompletionRow:
-            return msgspec.convert({key: plain[key] for key in spec.required}, CompletionRow)
-        turns = [{key: item for key, item in message.items() if key in MESSAGE_REQUIRED} for message in plain["messages"]]
-        for turn, message in zip(turns, plain["messages"], strict=True):
-            if message.get("weight") == 0:
-                turn["weight"] = 0
-        return ChatRow(messages=msgspec.convert(turns, list[Turn]))
-    except (msgspec.MsgspecError, UnicodeError, KeyError, TypeError, AttributeError):
+    shape = shape_of(value)
+    if not isinstance(value.plain, dict) or shape.foreign or not all(_is_harmless(misfit) for misfit in shape.misfits):
         return None
+    found: SpecRow | None = mended(value.plain, value.spec.row, KNOWN_ROLES)
+    return found
 
 
-@entered(Check("S06", "spec.foreign", Severity.ERROR, Need.VALUE, "", rank=10))
+def _is_harmless(misfit: Misfit) -> bool:
+    """Whether the rest of the row means the same without it."""
+    key = misfit.key
+    if misfit.fault == "unknown":
+        return key not in TOOL_KEYS and misfit.owner not in (Call, Function, Part) and not _nearest(key, tuple(misfit.keys))
+    if misfit.fault in ("type", "range", "literal", "not_learnt"):
+        is_role = misfit.owner is Turn and key == "role" and isinstance(misfit.value, str)
+        return key in _DROPPABLE or (is_role and misfit.value.strip().lower() in KNOWN_ROLES)
+    return False
+
+
+@entered(Check("S06", "spec.foreign", Severity.ERROR, Need.VALUE, "", why="their keys do not say what is asked and what is learnt", rank=10))
 def foreign_layout(value: Value) -> Problem | None:
     """The row has the layout of another tool, or of another spec."""
-    layout = layout_of(value.plain, value.spec.id) if isinstance(value.plain, dict) else None
-    if layout is None or layout.id == value.spec.id:
+    layout = shape_of(value).foreign
+    if layout is None:
         return None
-    fix = layout.fixes(value.plain).get(value.spec.id, "")
+    hint, fix = layout.way(value.plain, value.spec.id)
     message = f"rows are {layout.title}, not {value.spec.id} ({', '.join(value.spec.required)})"
-    return Problem(message=message, kind=layout.id, hint=layout.hint, fix=fix)
+    return Problem(message=message, kind=layout.id, hint=hint, fix=fix)
 
 
-@entered(Check("S02", "spec.missing_field", Severity.ERROR, Need.VALUE, "add the key to every row", rank=11))
+@entered(
+    Check("S02", "spec.missing_field", Severity.ERROR, Need.VALUE, "add the key to every row", why="without it a row does not say what is learnt", rank=11)
+)
 def missing_key(value: Value) -> Iterator[Problem]:
     """A required key is not there."""
-    if not isinstance(value.plain, dict) or foreign(value):
-        return
-    for key in value.spec.required:
-        if key not in value.plain:
-            yield Problem(message=f"the key {key!r} is missing", path=f"$.{key}", kind=key, hint=f"a row looks like {value.spec.example}")
-    for path, message in messages_of(value):
-        for key in MESSAGE_REQUIRED:
-            if key not in message:
-                hint = "use role and content instead of from and value" if "from" in message or "value" in message else "every message has a role and a content"
-                yield Problem(message=f"a message without {key!r}", path=f"{path}.{key}", kind=f"message.{key}", hint=hint)
+    for misfit in shape_of(value).misfits:
+        if misfit.fault != "missing":
+            continue
+        key = misfit.key
+        owner, words = _OWNERS.get(misfit.owner, ("", ""))
+        if not owner:
+            yield Problem(message=f"the key {key!r} is missing", path=misfit.path, kind=key, hint=f"a row looks like {value.spec.example}")
+        else:
+            hint = "every message has a role and a content" if owner == "message" else _CALL_HINT if owner != "part" else "every content part has a type"
+            yield Problem(message=f"{words} without {key!r}", path=misfit.path, kind=f"{owner}.{key}", hint=hint)
 
 
-@entered(Check("S03", "spec.unknown_field", Severity.ERROR, Need.VALUE, "", rank=12))
+@entered(Check("S03", "spec.unknown_field", Severity.ERROR, Need.VALUE, "", why="nobody reads such a key: what it says would be lost in silence", rank=12))
 def unknown_key(value: Value) -> Iterator[Problem]:
     """A key that the spec does not name."""
-    if not isinstance(value.plain, dict) or foreign(value):
-        return
-    for key in value.plain:
-        if key not in value.spec.keys:
-            yield _unknown(key, value.spec.keys, "$", in_message=False)
-    for path, message in messages_of(value):
-        for key in message:
-            if key not in MESSAGE_KEYS:
-                yield _unknown(key, MESSAGE_KEYS, path, in_message=True)
+    for misfit in shape_of(value).misfits:
+        if misfit.fault == "unknown":
+            owner, words = _OWNERS.get(misfit.owner, ("", "a row"))
+            key = misfit.key
+            list_key = misfit.path.partition("[")[0].removeprefix("$.")
+            hint, fix = _unknown_hint(key, tuple(misfit.keys), owner, list_key if owner else value.spec.id)
+            kind = f"{owner}.{key}" if owner else key
+            kind = "call.flat" if kind in ("call.name", "call.arguments") else kind
+            yield Problem(message=f"{words} has the unknown key {shown(key)}", path=f"{misfit.path}.{shown(key)[1:-1]}", kind=kind, hint=hint, fix=fix)
 
 
-def _unknown(key: str, known: tuple[str, ...], path: str, *, in_message: bool) -> Problem:
-    hint, fix = _unknown_hint(key, known, in_message)
-    kind = f"message.{key}" if in_message else key
-    place = "a message" if in_message else "a row"
-    return Problem(message=f"{place} has the unknown key {shown(key)}", path=f"{path}.{shown(key)[1:-1]}", kind=kind, hint=hint, fix=fix)
+def _nearest(key: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75) if len(key) <= _LONGEST_KEY else []
+    return near[0] if near else ""
 
 
 @lru_cache(maxsize=256)  # a column that is too much is too much in every row
-def _unknown_hint(key: str, known: tuple[str, ...], in_message: bool) -> tuple[str, str]:
-    """(hint, fix)"""
-    near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.75) if len(key) <= _LONGEST_KEY else []
+def _unknown_hint(key: str, known: tuple[str, ...], owner: str, place: str) -> tuple[str, str]:
+    """(hint, fix). `place` is the key of the list that the turn stands in; of a row the spec."""
+    near = _nearest(key, known)
     if near:
-        return f"did you mean {near[0]!r}?", ""
+        return f"did you mean {near!r}?", ""
+    if owner == "call":
+        return (f"{key!r} belongs inside 'function': {_CALL_HINT}" if key in ("name", "arguments") else f"remove it: {_CALL_HINT}"), ""
+    if owner in ("function", "part"):
+        return f"it has only {', '.join(known)}: remove the key", ""
+    if key in ("function_call", "functions"):
+        return "this is OpenAI's old form: write tool_calls, and tools with type and function", ""
     if key in TOOL_KEYS:
         return "this spec has no tools: leave those rows out, or write calls as text", ""
-    if in_message:
-        return f"a message has only {', '.join(MESSAGE_KEYS)}: remove the key", _jq(key, f"del(.messages[].{key})")
-    return "move it into metadata, which is kept and never trained on, or remove it", _jq(key, f".metadata.{key} = .{key} | del(.{key})")
+    if owner == "message":
+        return f"a message has only {', '.join(known)}: remove the key", _jq(key, f"del(.{place}[]?.{key})")
+    if key in ("images", "image") and "messages" in known:
+        return "rows with pictures are rows of vision_v1: check them with --schema vision_v1", ""
+    word = key if _WORD.fullmatch(key) and len(key) <= _LONGEST_KEY else "NAME"
+    hint = f'move it into metadata, which is kept and never trained on; or declare it: --columns {word}, or "columns": ["{word}"] in the sidecar'
+    return hint, f"lorad fix {{file}} -o {{out}} --schema {place}"
 
 
 def _jq(key: str, program: str) -> str:
     return f"jq -c '{program}' {{file}} > {{out}}" if _WORD.fullmatch(key) and len(key) <= _LONGEST_KEY else ""
 
 
-@entered(Check("S05", "spec.stringified", Severity.ERROR, Need.VALUE, "it came out of a table: parse the text back into JSON", rank=13))
+@entered(
+    Check(
+        "S05",
+        "spec.stringified",
+        Severity.ERROR,
+        Need.VALUE,
+        "it came out of a table: parse the text back into JSON",
+        why="the row holds a picture of its turns, not the turns",
+        rank=13,
+    )
+)
 def stringified(value: Value) -> Iterator[Problem]:
     """A list or object that was written as a text."""
-    if isinstance(value.plain, dict):
-        for key in ("messages", "metadata"):
-            if key in value.spec.keys and _is_json_text(value.plain.get(key)):
-                yield Problem(message=f"{key!r} is a text that holds JSON", path=f"$.{key}", kind=key, fix=f"jq -c '.{key} |= fromjson' {{file}} > {{out}}")
+    for misfit in shape_of(value).misfits:
+        if misfit.fault == "type" and (language := _written_as_text(misfit)):
+            message = f"{misfit.key!r} is a text that holds {'JSON' if language == 'json' else 'a Python list'}"
+            kind = misfit.key if language == "json" else f"{misfit.key} {language}"
+            yield Problem(message=message, path=misfit.path, kind=kind, fix=f"lorad fix {{file}} -o {{out}} --schema {value.spec.id}")
 
 
-def _is_json_text(value: Any) -> bool:
+def _written_as_text(misfit: Misfit) -> str:
+    """Whether a text stands for a list or an object that is wanted there: "json" or "python"; empty: no."""
+    return text_that_holds(misfit.value) if misfit.kind.is_nested else ""
+
+
+_LONGEST_LITERAL = 1 << 16  # characters; Python's parser is slow
+
+
+def text_that_holds(value: Any) -> str:
+    """ "json" or "python" where the value is a text that holds a list or an object; else empty."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
-        return False
+        return ""
     try:
         json.loads(value)
+        return "json"
     except (ValueError, RecursionError):
-        return False
-    return True
+        pass
+    if len(value) > _LONGEST_LITERAL or "'" not in value:
+        return ""
+    try:
+        return "python" if isinstance(ast.literal_eval(value.strip()), list | dict) else ""
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ""
 
 
-@entered(Check("S04", "spec.type", Severity.ERROR, Need.VALUE, "write the value in the type that the spec names", rank=14))
+@entered(
+    Check(
+        "S04",
+        "spec.type",
+        Severity.ERROR,
+        Need.VALUE,
+        "write the value in the type that the spec names",
+        why="a guess at what was meant would train on something else",
+        rank=14,
+    )
+)
 def wrong_type(value: Value) -> Iterator[Problem]:
-    """A value of another type: null, a number as text, a list of parts where text belongs."""
-    plain = value.plain
-    if not isinstance(plain, dict) or foreign(value):
-        return
-    wanted = {"messages": (list,), "prompt": (str,), "completion": (str,), "metadata": (dict,), "id": (str, int), "weight": (int, float)}
-    for key, types in wanted.items():
-        if key in plain and key in value.spec.keys and not _is_json_text(plain[key] if dict in types or list in types else None):
-            yield from _typed(plain[key], types, f"$.{key}", key)
-    weight = plain.get("weight")
-    if isinstance(weight, int | float) and not isinstance(weight, bool) and not value.marks.nonfinite and not 0 <= weight <= 1:
-        yield Problem(message=f"the row's weight is {shown(weight)}", path="$.weight", kind="weight.range", hint="a weight is a number from 0 to 1")
-    if value.spec.row is ChatRow and isinstance(plain.get("messages"), list):
-        for index, message in enumerate(plain["messages"]):
-            yield from _message_types(message, f"$.messages[{index}]")
+    """A value of another type: null, a number as text, a picture where text belongs."""
+    for misfit in shape_of(value).misfits:
+        if misfit.fault in ("missing", "unknown") or _is_role(misfit) or _is_picture_list(misfit):
+            continue
+        if misfit.fault == "type" and _written_as_text(misfit):
+            continue
+        owner, words = _OWNERS.get(misfit.owner, ("", ""))
+        kind = f"{owner}.{misfit.key}" if owner else misfit.key
+        if misfit.fault == "type":
+            yield _of_null_key(misfit, owner) if _is_left_out_as_null(misfit) else _of_another_type(misfit, owner, kind)
+        else:
+            yield _TELLERS[misfit.fault](misfit, words or "the row", kind)
 
 
-def _typed(value: Any, types: tuple[type, ...], path: str, kind: str) -> Iterator[Problem]:
-    if isinstance(value, types) and not (isinstance(value, bool) and bool not in types):
-        return
-    hint = f"it must be {' or '.join(dict.fromkeys(_NAMES[one] for one in types))}"
-    if value is None and kind in _OPTIONAL:
-        hint += "; leave the key out instead of writing null"
-    elif isinstance(value, list) and kind == "message.content":
-        hint += "; join its text parts into one text (pictures are not part of this spec)"
-    named = f"a message's {kind.removeprefix('message.')}" if kind.startswith("message.") else f"the value of {kind!r}"
-    yield Problem(message=f"{named} is {kind_of(value)}: {shown(value)}", path=path, kind=kind, hint=hint)
+def _is_role(misfit: Misfit) -> bool:
+    return misfit.owner is Turn and misfit.key == "role" and misfit.fault == "literal"
 
 
-def _message_types(message: Any, path: str) -> Iterator[Problem]:
-    if not isinstance(message, dict):
-        yield Problem(
-            message=f"a message is {kind_of(message)}: {shown(message)}", path=path, kind="message", hint="a message is an object with role and content"
+def _is_picture_list(misfit: Misfit) -> bool:
+    """V02 tells of pictures that are one text."""
+    return misfit.key == "images" and misfit.path == "$.images" and isinstance(misfit.value, str)
+
+
+def _of_another_type(misfit: Misfit, owner: str, kind: str) -> Problem:
+    value = misfit.value
+    if owner == "message" and misfit.path.endswith("]") and misfit.key not in ("content", "tool_calls"):
+        owner, kind = "", misfit.key
+    what = " or ".join(misfit.kind.words) or " or ".join(map(repr, misfit.kind.literals))
+    hint = f"it must be {what}"
+    if misfit.kind.struct is not None and misfit.kind.struct.row is Turn:
+        return Problem(
+            message=f"a message is {kind_of(value)}: {shown(value)}", path=misfit.path, kind="message", hint="a message is an object with role and content"
         )
-        return
-    for key in ("role", "content", "name"):
-        if key in message:
-            yield from _typed(message[key], (str,), f"{path}.{key}", f"message.{key}")
-    if "weight" in message:
-        weight, role = message["weight"], message.get("role")
-        if type(weight) is not int or weight not in (0, 1):
-            yield Problem(
-                message=f"a message's weight is {shown(weight)}", path=f"{path}.weight", kind="message.weight", hint="a message's weight is the number 0 or 1"
-            )
-        elif role != "assistant" and weight != 1:
-            message_text = f"a {shown(role)[1:-1] if isinstance(role, str) else 'foreign'} turn has a weight"
-            hint = "only assistant turns are learnt and can be taken out by weight 0: remove the key"
-            yield Problem(message=message_text, path=f"{path}.weight", kind="message.weight.role", hint=hint)
+    if misfit.key == "label" and misfit.kind.boolean:
+        hint += ", without quotes" if isinstance(value, str) else ": 1 is true and 0 is false"
+    named = f"{_words(owner)} {misfit.key}" if owner else f"the value of {misfit.key!r}"
+    told = kind_of(value) if value is None else f"{kind_of(value)}: {shown(value)}"
+    return Problem(message=f"{named} is {told}", path=misfit.path, kind=kind, hint=hint)
 
 
-@entered(Check("M02", "msg.role", Severity.ERROR, Need.VALUE, "", rank=15))
+def _is_left_out_as_null(misfit: Misfit) -> bool:
+    return misfit.value is None and not misfit.path.endswith("]") and misfit.key not in struct_of(misfit.owner).required
+
+
+def _of_null_key(misfit: Misfit, owner: str) -> Problem:
+    """Keys that may be left out, as data frames fill them: one finding, however many keys."""
+    named = f"{_words(owner)} {misfit.key!r}" if owner else f"the value of {misfit.key!r}"
+    hint = f"leave the key out instead of writing null; where it stands, it must be {' or '.join(misfit.kind.words) or 'a value'}"
+    fix = "jq -c 'with_entries(select(.value != null))' {file} > {out}"
+    if owner:
+        key = misfit.path.partition("[")[0].removeprefix("$.")
+        fix = f"jq -c '.{key}[]? |= with_entries(select(.value != null or .key == \"content\"))' {{file}} > {{out}}" if owner == "message" else ""
+    return Problem(message=f"{named} is null", path=misfit.path, kind=f"{owner}.null", hint=hint, fix=fix)
+
+
+def _words(owner: str) -> str:
+    return {"message": "a message's", "call": "a tool call's", "function": "a called function's", "part": "a content part's"}[owner]
+
+
+def _of_literal(misfit: Misfit, words: str, kind: str) -> Problem:
+    value, key = misfit.value, misfit.key
+    if misfit.owner is Turn and key == "weight":
+        return Problem(message=f"a message's weight is {shown(value)}", path=misfit.path, kind=kind, hint="a message's weight is the number 0 or 1")
+    if misfit.owner is Part:
+        hint = 'a text is {"type": "text", "text": "…"}; rows with pictures are rows of vision_v1: {"type": "image"}, and its path in the list images'
+        return Problem(message=f"a content part has the type {shown(value)}", path=misfit.path, kind=f"{kind}.{shown(value)}", hint=hint)
+    allowed = " or ".join(repr(one) for one in misfit.kind.literals)
+    return Problem(message=f"{words} has the {key} {shown(value)}", path=misfit.path, kind=kind, hint=f"it must be {allowed}")
+
+
+def _of_range(misfit: Misfit, words: str, kind: str) -> Problem:
+    least, most = misfit.kind.least, misfit.kind.most
+    span = (
+        f"from {least:g} to {most:g}" if least is not None and most is not None else f"of at least {least:g}" if least is not None else f"of at most {most:g}"
+    )
+    named = "the row's weight" if misfit.path == "$.weight" else f"the value of {misfit.key!r}"
+    return Problem(message=f"{named} is {shown(misfit.value)}", path=misfit.path, kind=f"{kind}.range", hint=f"it is a number {span}")
+
+
+def _of_null(misfit: Misfit, words: str, kind: str) -> Problem:
+    hint = "write the text; null stands only beside tool_calls"
+    return Problem(message="a message's content is null", path=misfit.path, kind=kind, hint=hint)
+
+
+def _of_role(misfit: Misfit, words: str, kind: str) -> Problem:
+    """A weight or calls of a turn that is not the assistant's."""
+    role = shown(str(misfit.within.get("role")))[1:-1]
+    if misfit.key == "weight":
+        hint = "only assistant turns are learnt and can be taken out by weight 0: remove the key"
+        return Problem(message=f"a {role} turn has a weight", path=misfit.path, kind="message.weight.role", hint=hint)
+    return Problem(message=f"a {role} turn calls tools", path=misfit.path, kind="message.tool_calls.role", hint="only assistant turns call tools")
+
+
+def _of_picture(misfit: Misfit, words: str, kind: str) -> Problem:
+    hint = "rows with pictures are rows of vision_v1: check them with --schema vision_v1"
+    return Problem(message="a picture stands in a content", path=misfit.path, kind="picture", hint=hint)
+
+
+_TELLERS = {"literal": _of_literal, "range": _of_range, "null": _of_null, "not_learnt": _of_role, "picture": _of_picture}
+
+
+@entered(Check("M02", "msg.role", Severity.ERROR, Need.VALUE, "", why="a template drops a role that it does not know, or raises", rank=15))
 def unknown_role(value: Value) -> Iterator[Problem]:
     """A role that the spec does not know; capitals count."""
-    for path, message in messages_of(value):
-        role = message.get("role")
-        if isinstance(role, str) and role not in ROLES:
-            folded = role.strip().lower()
-            right = folded if folded in ROLES else ROLE_NAMES.get(folded, "")
-            if right:
-                hint = f"write {right!r}"
-            elif folded in ("tool", "function", "ipython", "observation"):
-                hint = "this spec has no tools: leave those rows out, or write the results as user text"
-            else:
-                hint = f"roles are {', '.join(ROLES)}"
-            fix = f"""jq -c '(.messages[] | select(.role == "{role}")).role = "{right}"' {{file}} > {{out}}""" if right and _WORD.fullmatch(role) else ""
-            yield Problem(message=f"the role {shown(role)}", path=f"{path}.role", kind=role, hint=hint, fix=fix)
+    for misfit in shape_of(value).misfits:
+        if not _is_role(misfit):
+            continue
+        role = misfit.value
+        right = KNOWN_ROLES.get(role.strip().lower(), "")
+        hint = f"write {right!r}" if right else f"roles are {', '.join(ROLES)}"
+        fix = f"lorad fix {{file}} -o {{out}} --schema {value.spec.id}" if right else ""
+        yield Problem(message=f"the role {shown(role)}", path=misfit.path, kind=role, hint=hint, fix=fix)
 
 
-@entered(Check("S04", "spec.type", Severity.ERROR, Need.VALUE, "compare the row with an example of the spec", rank=99))
+@entered(
+    Check(
+        "S04",
+        "spec.type",
+        Severity.ERROR,
+        Need.VALUE,
+        "compare the row with an example of the spec",
+        why="a guess at what was meant would train on something else",
+        rank=99,
+    )
+)
 def what_the_decoder_says(value: Value) -> Problem | None:
     """Nothing above named the cause: the typed decoder's own sentence, so that no row is refused without a reason."""
     return None if value.num_errors else Problem(message=f"not a row of {value.spec.id}: {shown(value.complaint)[1:-1]}", kind="decoder")
 
 
-@entered(Check("S07", "spec.mixed", Severity.ERROR, Need.END, "split the file by layout and declare each part's schema"))
+@entered(
+    Check(
+        "S07",
+        "spec.mixed",
+        Severity.ERROR,
+        Need.END,
+        "split the file by layout and declare each part's schema",
+        why="a reader that learns the columns from the first rows loses or refuses the others",
+    )
+)
 def mixed_layouts(totals: Totals) -> Problem | None:
     """Rows of more than one layout; the lines are those of the rarer ones."""
     if len(totals.layouts) < 2:
         return None
-    titles = {layout.id: layout.title for layout in LAYOUTS}
+    titles = {totals.spec.id: totals.spec.title} | {layout.id: layout.title for layout in LAYOUTS}
     by_rows = sorted(totals.layout_rows.items(), key=lambda item: -item[1])
     told = ", ".join(f"{rows:,} of {titles.get(name, name)}" for name, rows in by_rows)
     lines = sorted(line for name, _ in by_rows[1:] for line in totals.layouts[name])

@@ -1,0 +1,63 @@
+"""Writes what the gate is to do: from the drop, its resolved config, and what was accepted before it."""
+
+from core.facts import DropSeen
+from core.gate import GateSpec, KnownDrop
+from core.records import Accepted, DeepState, Drop, DropState
+from daemon.index import Index
+from store.bases import base_folder, models_dir
+from store.drops import ORIGINAL, drop_folder, rows_folder
+from store.seals import is_sealed
+from validation.profiles import resolve_profile
+
+EMBEDDER = "all-minilm-l6-v2"  # the sentence model, once `lorad models pull` has sealed it
+
+
+def make_gate_spec(index: Index, seen: DropSeen, level: str) -> GateSpec:
+    """The spec of a drop on its way to the gate; of an accepted one, its own sealed rows are checked again."""
+    drop, config = seen.drop, seen.config
+    assert config is not None
+    limits = config.validation
+    profile = resolve_profile(limits.profile, limits.profiles)
+    is_accepted = drop.state is DropState.ACCEPTED
+    embedder = models_dir(index.config) / EMBEDDER
+    return GateSpec(
+        drop=drop.id,
+        adapter=drop.claim.adapter,
+        file=str(drop_folder(index.home, drop) / ORIGINAL),
+        name=drop.claim.file,
+        accepted=str(rows_folder(index.home, drop.id)) if is_accepted else "",
+        schema_id=config.schema_id,
+        specs=config.specs,
+        columns=config.columns,
+        level=level,
+        max_row_bytes=limits.max_row_bytes,
+        max_file_bytes=limits.max_file_bytes,
+        base=str(base_folder(index.config)) if index.backend.name != "stub" else "",
+        max_length=config.max_length,
+        max_overlong_share=config.training.max_overlong_share,
+        references=limits.references,
+        known=tuple(_known(index, other) for other in accepted_of(index, drop.claim.adapter) if not is_accepted or other.id < drop.id),
+        embedder=str(embedder) if is_sealed(embedder) else "",
+        profile=profile.name,
+        limits=profile.limits,
+        off=tuple(sorted(profile.off)),
+        quarantine_share=limits.quarantine_share,
+        processes=limits.processes,
+        memory_mb=limits.memory_mb,
+        cpu_s=limits.cpu_s,
+    )
+
+
+def _known(index: Index, drop: Drop) -> KnownDrop:
+    assert isinstance(drop.facts, Accepted)
+    return KnownDrop(folder=str(rows_folder(index.home, drop.id)), schema_id=drop.facts.schema_id, sha256=drop.facts.sha256)
+
+
+def accepted_of(index: Index, adapter: str) -> list[Drop]:
+    """The adapter's accepted drops in claim order, without those that are about to leave."""
+    found = (drop for drop in index.drops.values() if drop.claim.adapter == adapter and not _leaves(drop))
+    return sorted((drop for drop in found if drop.state is DropState.ACCEPTED), key=lambda drop: drop.id)
+
+
+def _leaves(drop: Drop) -> bool:
+    return isinstance(drop.facts, Accepted) and drop.facts.deep is not None and drop.facts.deep.state is DeepState.REFUSED

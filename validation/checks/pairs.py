@@ -1,0 +1,195 @@
+"""P, C01, S05: answers that say nothing, and pairs that say the same twice."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from rendering.rowtypes import CorrectionRow, InstructionRow, PreferenceRow, UnpairedRow
+from rendering.specs import Message
+from validation.case import Case
+from validation.checks.registry import Check, Need, entered
+from validation.findings import Problem, Severity, is_blank, shown
+from validation.talks import Talk
+
+_STOPS = "it would teach the model to stop at once"
+_TURNS_OR_TEXT: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (PreferenceRow, ("prompt", "chosen", "rejected")),
+    (UnpairedRow, ("prompt", "completion")),
+    (CorrectionRow, ("prompt",)),
+)
+_TURNS_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
+
+
+@entered(Check("C01", "text.blank", Severity.ERROR, Need.ROW, "fill it, or remove the row", why=_STOPS, families=("completion", "pair"), rank=20))
+def blank_text(case: Case) -> Problem | None:
+    """A completion, output, instruction, correction, chosen or rejected answer that shows nothing."""
+    row = case.row
+    if isinstance(row, InstructionRow) and is_blank(row.instruction):
+        return Problem(message=f"an instruction is empty: {shown(row.instruction)}", path="$.instruction", kind="instruction", why="nothing is asked")
+    for talk in case.talks:
+        index = _last_text(talk)
+        if index < 0 or not is_blank(talk.messages[index].content):
+            continue
+        path = talk.places[index]
+        name = path.removeprefix("$.") if path != "$" else "answer"
+        message = f"{_NAMED.get(name, f'a text ({name})')} is empty: {shown(talk.messages[index].content)}"
+        if name == "model_output":
+            hint, why = "look whether the model's own answer was lost", "what was wrong cannot be seen"
+            return Problem(message=message, path=path, kind=name, hint=hint, why=why, severity=Severity.WARNING)
+        return Problem(message=message, path=path, kind=name)
+    return None
+
+
+_NAMED = {
+    "completion": "a completion",
+    "output": "an output",
+    "correction": "a correction",
+    "chosen": "a chosen answer",
+    "rejected": "a rejected answer",
+    "model_output": "a model_output",
+    "answer": "an answer",
+}
+
+
+def _last_text(talk: Talk) -> int:
+    """The last assistant turn that is a text of the row itself; -1 where none is. Turns with a role are M07's."""
+    for index in range(len(talk.messages) - 1, -1, -1):
+        if talk.messages[index].role == "assistant":
+            return index if talk.is_text(index) else -1
+    return -1
+
+
+@entered(
+    Check(
+        "P01",
+        "pref.equal",
+        Severity.ERROR,
+        Need.ROW,
+        "a pair needs two different answers: remove the row",
+        why="there is nothing to prefer: the loss stays at ln 2",
+        families=("pair",),
+        rank=21,
+    )
+)
+def equal_answers(case: Case) -> Problem | None:
+    """The chosen answer is the rejected one, but for case, blanks and ways of writing a letter."""
+    row = case.row
+    if not isinstance(row, PreferenceRow):
+        return None
+    chosen, rejected = row.chosen, row.rejected
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        same = _is_same(chosen, rejected)
+    else:
+        one, other = (talk.messages for talk in case.talks)
+        same = len(one) == len(other) and all(map(_is_same_turn, one, other))
+    if not same or is_blank(_text_of(chosen)):
+        return None
+    return Problem(message=f"chosen and rejected are equal: {shown(_text_of(chosen))}", path="$.rejected")
+
+
+def _is_same(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    if one.isascii() and other.isascii():
+        return one.lower().split() == other.lower().split()
+    return _folded(one) == _folded(other)
+
+
+def _folded(text: str) -> list[str]:
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().split()
+
+
+def _is_same_turn(one: Message, other: Message) -> bool:
+    return one.role == other.role and one.tool_calls == other.tool_calls and _is_same(one.content, other.content)
+
+
+def _text_of(answer: Any) -> str:
+    if isinstance(answer, str):
+        return answer
+    last = answer[-1].content if answer else ""
+    return last if isinstance(last, str) else "".join(part.text for part in last or ()) or "…"
+
+
+@entered(
+    Check(
+        "P02",
+        "pref.prompt",
+        Severity.ERROR,
+        Need.ROW,
+        "both answers must follow the same turns: write these into prompt, and only what comes after them into chosen and rejected",
+        why="the pair would compare the questions, not the answers",
+        families=("pair",),
+        rank=22,
+    )
+)
+def other_prompt(case: Case) -> Problem | None:
+    """Conversations that do not begin with the prompt, or not with the same turns."""
+    if not isinstance(case.row, PreferenceRow):
+        return None
+    for key, talk in zip(("chosen", "rejected"), case.talks, strict=True):
+        if talk.own_prompt:
+            return Problem(message=f"the turns of {key!r} do not begin with those of the prompt", path=f"$.{key}", kind=key)
+    one, other = (talk.messages for talk in case.talks)
+    shared = _shared(one, other)
+    rest_one, rest_other = one[shared:], other[shared:]
+    asked = next((message for message in (*rest_one[:1], *rest_other[:1]) if message.role in ("user", "system")), None)
+    if asked is None or not rest_one or not rest_other:
+        return None
+    return Problem(message=f"chosen and rejected differ in what is asked, from turn {shared + 1} on", path="$.rejected", kind="both")
+
+
+def _shared(one: Sequence[Message], other: Sequence[Message]) -> int:
+    shared = 0
+    while shared < min(len(one), len(other)) and one[shared] == other[shared]:
+        shared += 1
+    return shared
+
+
+@entered(
+    Check(
+        "P03",
+        "corr.noop",
+        Severity.ERROR,
+        Need.ROW,
+        "a correction changes something: remove the row",
+        why="what the model said would be learnt again as its own correction",
+        specs=("correction_v1",),
+        rank=23,
+    )
+)
+def nothing_corrected(case: Case) -> Problem | None:
+    """The correction is what the model had said."""
+    row = case.row
+    if not isinstance(row, CorrectionRow):
+        return None
+    before, after = row.model_output.strip(), row.correction.strip()
+    if not after or (before != after and unicodedata.normalize("NFC", before) != unicodedata.normalize("NFC", after)):
+        return None
+    return Problem(message=f"the correction equals the model's output: {shown(after)}", path="$.correction")
+
+
+@entered(
+    Check(
+        "S05",
+        "spec.stringified",
+        Severity.ERROR,
+        Need.ROW,
+        "it came out of a table: parse the text back into JSON",
+        why="the row holds a picture of its turns, not the turns",
+        families=("completion", "pair"),
+        rank=24,
+    )
+)
+def turns_as_text(case: Case) -> Problem | None:
+    """A prompt or an answer that may be a list of turns, and is one as text."""
+    from validation.checks.shape import text_that_holds
+
+    keys = next((keys for row, keys in _TURNS_OR_TEXT if isinstance(case.row, row)), ())
+    for key in keys:
+        value = getattr(case.row, key)
+        if isinstance(value, str) and _TURNS_AS_TEXT.match(value) and (language := text_that_holds(value)):
+            fix = f"lorad fix {{file}} -o {{out}} --schema {case.spec.id}"
+            return Problem(message=f"{key!r} is a text that holds turns as {'JSON' if language == 'json' else 'Python'}", path=f"$.{key}", kind=key, fix=fix)
+    return None
