@@ -4,6 +4,8 @@ import sys
 import threading
 import time
 
+from validation.findings import printable
+
 PATIENCE_S = 0.5  # a short check shows nothing
 BETWEEN_S = 0.1
 
@@ -12,7 +14,7 @@ class Meter:
     """Told (stage, bytes done, bytes in all); shows share and time left on standard error. Safe in threads."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name = printable(name)
         self._shows = sys.stderr.isatty()
         self._stage = ""
         self._began = self._told = time.monotonic()

@@ -1,4 +1,4 @@
-"""`lorad models`: the base models."""
+"""`lorad models`: the base models, and the sentence model of the gate's deepest level."""
 
 import time
 
@@ -9,32 +9,27 @@ from cli.options import config_option, format_option, show_json
 
 @click.group()
 def models() -> None:
-    """List and fetch base models."""
+    """List and fetch models."""
 
 
 @models.command("list")
 @config_option
 @format_option()
 def list_models(config: str | None, output: str) -> None:
-    """The base models that are ready in models_dir."""
-    from store.bases import base_folder, models_dir, read_base
+    """The models that are ready in models_dir."""
+    from store.bases import BASE, base_folder, models_dir, read_base
     from store.config import ConfigLoader
     from store.seals import is_sealed
+    from trainer.sentences import SENTENCE_MODEL, read_note
 
     loaded = ConfigLoader(config).load().config
     folder = models_dir(loaded)
     wanted = base_folder(loaded)
     found = sorted(path for path in folder.iterdir() if is_sealed(path)) if folder.is_dir() else []
-    rows = [
-        {
-            "name": path.name,
-            "folder": str(path),
-            "source_sha256": (base := read_base(path)).source_sha256,
-            "licence": base.licence,
-            "chosen": path == wanted,
-        }
-        for path in found
-    ]
+    rows: list[dict[str, object]] = []
+    for path in found:
+        known = read_base(path) if (path / BASE).is_file() else read_note(path)
+        rows.append({"name": path.name, "folder": str(path), "source_sha256": known.source_sha256, "licence": known.licence, "chosen": path == wanted})
     if output == "json":
         show_json(rows)
         return
@@ -42,25 +37,44 @@ def list_models(config: str | None, output: str) -> None:
         click.echo(f"{'*' if row['chosen'] else ' '} {row['name']:<32} {str(row['source_sha256'])[:12]}  {row['licence']}  {row['folder']}")
     if wanted not in found:
         click.echo(f"  {wanted.name} is named by the config and not here yet: lorad models pull")
+    if folder / SENTENCE_MODEL not in found:
+        click.echo(f"  {SENTENCE_MODEL}, with which `lorad check --level deep` compares meanings, is not here yet: lorad models pull {SENTENCE_MODEL}")
 
 
 @models.command()
+@click.argument("name", required=False)
 @config_option
 @format_option()
-def pull(config: str | None, output: str) -> None:
-    """Fetch and convert the config's base model into models_dir; done once, a repeat changes nothing."""
+def pull(name: str | None, config: str | None, output: str) -> None:
+    """Fetch and convert the config's base model into models_dir; done once, a repeat changes nothing.
+
+    NAME all-minilm-l6-v2 fetches the sentence model instead, with which the gate's deepest level compares meanings.
+    """
+    from core.errors import UsageError
+    from store.bases import base_folder, models_dir
     from store.config import ConfigLoader
+    from trainer.convert import pull as convert
+    from trainer.sentences import SENTENCE_MODEL, pull_sentence_model
 
     loaded = ConfigLoader(config).load().config
     started = time.monotonic()
-    from trainer.convert import pull as convert
 
-    folder = convert(loaded, lambda text: click.echo(text, err=output == "json"))
+    def say(text: str) -> None:
+        click.echo(text, err=output == "json")
+
+    if name == SENTENCE_MODEL:
+        folder = pull_sentence_model(models_dir(loaded), say)
+    elif name in (None, loaded.model_name, base_folder(loaded).name):
+        folder = convert(loaded, say)
+    else:
+        raise UsageError(
+            f"{name!r} is not a model to pull", hint=f"pull {SENTENCE_MODEL}, or the config's base {base_folder(loaded).name}", code="MODEL_UNKNOWN"
+        )
     seconds = round(time.monotonic() - started, 1)
     if output == "json":
         show_json({"folder": str(folder), "seconds": seconds})
     else:
-        click.echo(f"base model ready in {folder} ({seconds} s)")
+        click.echo(f"{'sentence' if name == SENTENCE_MODEL else 'base'} model ready in {folder} ({seconds} s)")
 
 
 @models.command()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from validation.examination import Setting
 
 DEFAULT_BASE = "smollm2-135m-instruct"  # that of core.config, whose import costs more than a quick check
+SENTENCE_MODEL = "all-minilm-l6-v2"  # that of validation.embedding, for the same reason
 DEFAULT_SCHEMA = "chat_sft_v1"
 DEFAULT_LEVEL = "standard"
 MOST_SIDECAR_BYTES = 64 << 10
@@ -131,10 +132,12 @@ class Target:
 
     def onward(self, file: str = "") -> str:
         """The command that drops it; empty where no backend trains such rows."""
-        from core.gate import TRAINED
+        objective = self.specs[self.schema_id].objective
+        if objective != "sft":  # which is always trained; core.gate costs more to import than a quick check
+            from core.gate import TRAINED
 
-        if self.specs[self.schema_id].objective not in TRAINED:
-            return ""
+            if objective not in TRAINED:
+                return ""
         words = ["lorad drop", quoted(file or self.named)]
         if self.schema_id != self.dropped_as:
             words += ["--schema", self.schema_id]
@@ -297,7 +300,6 @@ def _validator(asked: Asked, resolved: "Resolved | None", specs: "Mapping[str, S
     from validation import DataValidator, Limits
     from validation.context import Surroundings
     from validation.control import special_tokens
-    from validation.embedding import SENTENCE_MODEL
     from validation.examination import Setting
     from validation.profiles import DEFAULT, resolve_profile
 

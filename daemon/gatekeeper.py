@@ -9,15 +9,19 @@ import os
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 from core.facts import GateSeen
-from core.gate import GateResult, GateSpec
+from core.gate import GATE_RESULT, GATE_SPEC, GateResult, GateSpec
 from daemon.children import spawn
 from store.codec import read_if_whole, write
 from store.paths import Home
 
 LOG_TAIL_LINES = 40
+ROWS = "".join(
+    f'{{"messages":[{{"role":"user","content":"What is {n}?"}},{{"role":"assistant","content":"A number, and {n} of them."}}]}}\n' for n in range(12)
+)
 NEW = "gate"
 BACKGROUND = "deep"
 WHY = {
@@ -37,6 +41,7 @@ class Gatekeeper:
         self._drop: str | None = None
         self.level = ""  # of the drop at work
         self._folder: Path | None = None
+        self._warming: Path | None = None  # the folder of a file that is only to make the child load what it needs
         self._count = 0
 
     @property
@@ -65,6 +70,15 @@ class Gatekeeper:
         except FileNotFoundError:
             return []
 
+    def warm(self, spec: GateSpec) -> None:
+        """Let the child check a few rows of our own, so that the first drop does not wait for libraries and tokenizer to load."""
+        self.ensure()
+        self._warming = self._home.tmp / f"warm-{self._name}"
+        self._warming.mkdir(parents=True, exist_ok=True)
+        (self._warming / "ours.jsonl").write_text(ROWS)
+        write(self._warming / GATE_SPEC, replace(spec, file=str(self._warming / "ours.jsonl")), durable=False)
+        self._ask(self._warming)
+
     def submit(self, spec: GateSpec) -> None:
         """Hand over one drop."""
         self.clear()
@@ -72,22 +86,32 @@ class Gatekeeper:
         self._count += 1
         self._folder = self._home.tmp / f"{self._name}-{spec.drop}-{self._count}"
         self._folder.mkdir(parents=True)
-        write(self._folder / "gate-spec.json", spec, durable=False)
+        write(self._folder / GATE_SPEC, spec, durable=False)
+        self._drop, self.level = spec.drop, spec.level
+        self._ask(self._folder)
+
+    def _ask(self, folder: Path) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._drop, self.level = spec.drop, spec.level
-        try:
-            self._process.stdin.write(f"{self._folder}\n".encode())
+        # A child that died since `ensure` is seen at the next look.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{folder}\n".encode())
             self._process.stdin.flush()
-        except BrokenPipeError:
-            return  # it died since `ensure`: the next look sees it
+
+    def _cool(self) -> None:
+        """Remove the folder of the warming file."""
+        if self._warming is not None:
+            shutil.rmtree(self._warming, ignore_errors=True)
+        self._warming = None
 
     def look(self) -> GateSeen:
         """What the child is at, whether it has answered, whether it died over it."""
         alive = self._process is not None and self._process.poll() is None
+        if self._warming is not None and (not alive or (self._warming / GATE_RESULT).exists()):
+            self._cool()
         if self._drop is None:
             return GateSeen(alive=alive)
-        result = read_if_whole(GateResult, self.folder / "result.json")
+        result = read_if_whole(GateResult, self.folder / GATE_RESULT)
         died = not alive and result is None
         return GateSeen(alive=alive, drop=self._drop, result=result, died=died, end=self._end() if died else "")
 
@@ -124,7 +148,7 @@ class Gatekeeper:
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        if self._drop is not None:
+        if self._drop is not None or self._warming is not None:
             self._process.terminate()
         try:
             self._process.wait(5)
@@ -134,3 +158,4 @@ class Gatekeeper:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # the group lives on while a process of the survey does
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
+        self._cool()

@@ -32,7 +32,7 @@ def make_gate_spec(index: Index, seen: DropSeen, level: str) -> GateSpec:
         level=level,
         max_row_bytes=limits.max_row_bytes,
         max_file_bytes=limits.max_file_bytes,
-        base=str(base_folder(index.config)) if index.backend.name != "stub" else "",
+        base=_base(index),
         max_length=config.max_length,
         max_overlong_share=config.training.max_overlong_share,
         references=limits.references,
@@ -46,6 +46,28 @@ def make_gate_spec(index: Index, seen: DropSeen, level: str) -> GateSpec:
         memory_mb=limits.memory_mb,
         cpu_s=limits.cpu_s,
     )
+
+
+def warming_spec(index: Index) -> GateSpec:
+    """A spec that has the gate load what the first drop will need; the file is the gatekeeper's own."""
+    limits = index.config.validation
+    return GateSpec(
+        drop="warming",
+        adapter="",
+        file="",
+        schema_id="chat_sft_v1",
+        level="standard",
+        max_row_bytes=limits.max_row_bytes,
+        max_file_bytes=limits.max_file_bytes,
+        base=_base(index),
+        max_length=index.config.max_length,
+        memory_mb=limits.memory_mb,
+        cpu_s=limits.cpu_s,
+    )
+
+
+def _base(index: Index) -> str:
+    return "" if index.backend.name == "stub" else str(base_folder(index.config))
 
 
 def _known(index: Index, drop: Drop) -> KnownDrop:

@@ -19,6 +19,7 @@ from daemon import clock
 from daemon.apply import Applier, describe
 from daemon.children import Children, end_orphans, take_daemon_lock
 from daemon.gatekeeper import BACKGROUND, Gatekeeper
+from daemon.gatespec import warming_spec
 from daemon.index import Incident, Index
 from daemon.intake import Gates
 from daemon.links import Links
@@ -85,7 +86,7 @@ class Daemon:
         watcher.start()
         status.tell(clock.now(), "daemon.started", pid=os.getpid(), instance=self._instance, backend=index.backend.name, reason=index.backend.why)
         try:
-            gates.new.ensure()
+            gates.new.warm(warming_spec(index))
             links.ensure()
             ready(f"lorad watches {self._home.inbox} (pid {os.getpid()}, backend {index.backend.name}: {index.backend.why})")
             parts = Loop(index=index, observer=observer, applier=applier, status=status, children=children, gates=gates, links=links)

@@ -23,8 +23,8 @@ from rendering.rowtypes import (
     VisionRow,
 )
 
-BAD_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding may raise. Bytes that are not UTF-8 and deep nesting do not come as msgspec errors."""
+BAD_JSON = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What decoding may raise. Bytes that are not UTF-8, half a surrogate pair and deep nesting do not come as msgspec errors."""
 
 Objective = Literal["sft", "dpo", "kto", "vision"]
 

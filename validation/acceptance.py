@@ -4,6 +4,7 @@ One pass over a file hashes its bytes, writes their compressed copy and feeds th
 the same bytes whatever happens to the file meanwhile. A drop that was accepted before is read from its own sealed rows.
 """
 
+import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from rendering.specs import SPECS, Message, Spec, SpecRow
 from store.bases import TOKENIZER
 from store.durable import replace_file
 from validation.bundle import rows_file
-from validation.context import Known, Surroundings
+from validation.context import Known, Sheet, Surroundings
 from validation.control import special_tokens
 from validation.examination import Examined, Setting
 from validation.findings import Finding, Level, Limits, Severity
@@ -114,18 +115,31 @@ class _Pass:
 
     def _write(self, examined: Examined, keys: _Keys, aside: Mapping[int, set[str]], file: Path) -> None:
         """Everything of the accepted drop but its rows, reports and seal."""
-        if self._asked.accepted:
-            index = [row for row in read_index(Path(self._asked.accepted, INDEX)) if row.line not in aside]
-            if num_quarantined(Path(self._asked.accepted, QUARANTINE)) != len(aside):
-                _write_index(self._drop / INDEX, index)
-        else:
-            _write_index(self._drop / INDEX, _drawn(keys, aside, self._asked))
+        asked = self._asked
+        if not asked.accepted:
+            _write_index(self._drop / INDEX, _drawn(keys, aside, asked))
             if self._spec.file:
                 shutil.copyfile(self._spec.file, self._drop / f"spec{Path(self._spec.file).suffix}")
+        elif num_quarantined(Path(asked.accepted, QUARANTINE)) != len(aside):
+            _write_index(self._drop / INDEX, (row for row in read_index(Path(asked.accepted, INDEX)) if row.line not in aside))
         if aside:
             with Source(file, self._validator.setting.limits) as source:
-                blocks = b"".join(quarantine_lines(source.blocks(), self._validator.setting.limits, aside))
-            replace_file(self._drop / QUARANTINE, blocks)
+                told = b"".join(quarantine_lines(source.blocks(), self._validator.setting.limits, aside))
+            replace_file(self._drop / QUARANTINE, told)
+        if examined.report.level is Level.DEEP and examined.surveyed:
+            self._sign(examined.surveyed.sheet)
+
+    def _sign(self, sheet: Sheet) -> None:
+        """Write what later drops are compared with: it was worked out on the way."""
+        from validation.signatures import write_signatures
+
+        names = (ROWS, INDEX) if self._asked.accepted else ()
+        borrowed = [self._drop / name for name in names if not (self._drop / name).exists()]
+        for path in borrowed:
+            os.link(Path(self._asked.accepted, path.name), path)
+        write_signatures(self._drop, self._spec.with_any_columns(), sheet)
+        for path in borrowed:
+            path.unlink()
 
 
 def _lost(count: int, schema_id: str) -> Finding:

@@ -13,13 +13,13 @@ from validation.talks import Talk, is_sound, talks_of
 class Case:
     """One typed row. `line` is its 1-based physical line, `raw` its bytes."""
 
-    def __init__(self, line: int, raw: bytes, row: SpecRow, spec: Spec, control: ControlTokens, album: Album | None = None) -> None:
+    def __init__(self, line: int, raw: bytes, row: SpecRow, spec: Spec, control: ControlTokens) -> None:
         self.line = line
         self.raw = raw
         self.row = row
         self.spec = spec
         self.control = control
-        self.album = album
+        self.album: Album | None = None
         """The pictures beside the file; None where they are not looked for."""
         self.tokens = -1
         """Tokens of the rendered conversation, near enough to tell which rows are long; -1 where no tokenizer is known."""
@@ -38,7 +38,7 @@ class Case:
 
     @cached_property
     def sound(self) -> bool:
-        """Whether the row is a plain conversation in order, in which every turn shows a text."""
+        """Whether the row is a plain conversation in order, or all texts, and each of them can be seen."""
         return is_sound(self.row)
 
     @cached_property

@@ -13,6 +13,7 @@ from rendering.specs import Spec
 
 if TYPE_CHECKING:
     from rendering.tokens import Renderer
+from validation import loaded
 from validation.case import Case
 
 T = TypeVar("T")
@@ -68,9 +69,7 @@ class Context:
         """Tokenizer and template of the job's base; None where no base is known. Raises LoradError for a damaged one."""
         if not self.around.base:
             return None
-        from rendering.folders import renderer_of
-
-        return self.once("renderer", lambda: renderer_of(Path(self.around.base)))
+        return self.once("renderer", lambda: loaded.renderer(Path(self.around.base)))
 
     @property
     def images(self) -> Path:

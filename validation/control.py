@@ -28,8 +28,10 @@ _CONTROL_SHAPE = re.compile(
 # Every token begins so where JSON writes it plainly; and so may one that JSON writes with escapes. Screen.rows relies on both.
 opens_a_token = re.compile(rb"<(?:\||/?s>|[be]os>|start_of_|end_of_|\xef\xbd\x9c)").search
 escapes_a_token = re.compile(rb"\\u00[2-7]|\\u[fF][fF]5[cC]").search
-# The end token of Llama 2 and Mistral is also a tag of HTML: only where a text ends with it, and no <s> opened it.
-_ended_by_s = re.compile(r"</s>\s*\Z").search
+# The end token of Llama 2 and Mistral is also a tag of HTML and a word of texts about models: only where a text ends
+# with it right behind a word or behind the end of a sentence, and no <s> opened it.
+_ended_by_s = re.compile(r"""(?:[^\s`'"“(<>]|[.!?…)\]»。！？]\s)</s>\s*\Z""").search
+_opened_by_s = re.compile(r"<s[\s>]").search
 
 
 class ControlTokens:
@@ -53,7 +55,7 @@ class ControlTokens:
         """The first control token in the text."""
         if found := self._find(text):
             return found[0]
-        return "</s>" if "</s>" in text and "<s>" not in text and _ended_by_s(text) else None
+        return "</s>" if "</s>" in text and _ended_by_s(text) and not _opened_by_s(text) else None
 
 
 class _AddedToken(msgspec.Struct):

@@ -23,8 +23,6 @@ import xxhash
 
 from core.errors import LoradError
 from core.tasks import EmbedTask, ExitNote
-from store.codec import read_if_whole
-from store.runs import EXIT, LOG, write_spec
 from validation.context import Pair
 from validation.references import sampled_questions
 
@@ -68,16 +66,21 @@ class Embedder:
         return np.stack([self._known[key] for key in keys]) if keys else np.zeros((0, 0), dtype=np.float32)
 
     def _ask(self, texts: list[str]) -> "Vectors":
+        from store.codec import write  # pydantic: a quick check must not wait for it
+        from store.runs import SPEC
+
         with tempfile.TemporaryDirectory(prefix="lorad-embed-") as name:
             run = Path(name)
             (run / TEXTS).write_text("".join(json.dumps(text[:MOST_CHARACTERS]) + "\n" for text in texts))
             threads = min(MOST_THREADS, os.cpu_count() or 1)
-            write_spec(run, EmbedTask(model=str(self._folder.absolute()), threads=threads))
+            write(run / SPEC, EmbedTask(model=str(self._folder.absolute()), threads=threads), durable=False)
             status = self._run(run)
             return _vectors(run, len(texts), status)
 
     def _run(self, run: Path) -> int:
         """Exit status of the child; its whole session is ended in any case."""
+        from store.runs import LOG
+
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         command = [sys.executable, "-m", "trainer", str(run)]
         prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
@@ -110,6 +113,9 @@ def _prepare(parent: int, prctl: Callable[..., int] | None) -> None:
 
 def _vectors(run: Path, wanted: int, status: int) -> "Vectors":
     import numpy as np
+
+    from store.codec import read_if_whole
+    from store.runs import EXIT
 
     note = read_if_whole(ExitNote, run / EXIT)
     reason = note.reason if note is not None else f"exit status {status}"

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -123,13 +123,14 @@ class Fitness:
         moved = (best_answer[best_question] == everyone) & (best_question != everyone) & (gain > least_gain) & (margin > least_margin)
         return {int(place): int(best_question[place]) for place in np.flatnonzero(moved)}
 
-    def shift(self, lines: Sequence[int]) -> int:
-        """By how many rows most answers that belong elsewhere are shifted; 0 where they are not all shifted alike."""
-        offsets = Counter(lines[answer] - lines[question] for answer, question in self.elsewhere.items())
-        if not offsets:
-            return 0
-        offset, count = offsets.most_common(1)[0]
-        return offset if count >= max(3, 0.6 * len(self.elsewhere)) else 0
+
+def usual_shift(moved: Mapping[int, int]) -> int:
+    """By how many lines most answers stand behind the question that they fit (answer line -> question line); 0 where they do not agree."""
+    offsets = Counter(answer - question for answer, question in moved.items())
+    if not offsets:
+        return 0
+    offset, count = offsets.most_common(1)[0]
+    return offset if count >= max(3, 0.6 * len(moved)) else 0
 
 
 def word_likeness(pairs: Sequence[Pair]) -> "Scores":

@@ -17,9 +17,6 @@ from validation.references import Kind, Reference
 from validation.rowtexts import RowWords, Templates
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from validation.grams import Hashes, Places
 
 LONG_GRAM, SHORT_GRAM = 13, 8

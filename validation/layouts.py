@@ -8,7 +8,7 @@ from typing import Any
 from rendering.specs import SPECS, Spec
 from validation import readings, transcripts
 from validation.conversions import SPECS_WRITTEN, Plain, Reading, written
-from validation.readings import ANSWERS, BETTER, CONVERSATIONS, LABELS, QUESTIONS, WORSE, first_key
+from validation.readings import ANSWERS, BETTER, CONVERSATIONS, LABELS, QUESTIONS, WORSE, first_key, listed
 
 UNKNOWN = "unknown"
 CONVERT = "lorad fix {file} -o {out} --schema "
@@ -63,6 +63,13 @@ def _messages(plain: Plain) -> list[Any]:
 def _shared_keys(plain: Plain) -> set[str]:
     """The keys of the first message."""
     turns = _messages(plain)
+    return set(turns[0]) if turns and isinstance(turns[0], dict) else set()
+
+
+def _turns_elsewhere(plain: Plain) -> set[str]:
+    """The keys of the first turn of a conversation under a key of other tools; empty where there is none."""
+    key = first_key(plain, CONVERSATIONS[:-1])
+    turns = listed(plain[key]) if key else None
     return set(turns[0]) if turns and isinstance(turns[0], dict) else set()
 
 
@@ -163,7 +170,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         id="llava",
         title="ShareGPT conversations with pictures (LLaVA)",
-        matches=lambda plain: first_key(plain, CONVERSATIONS[:-1]) != "" and first_key(plain, ("image", "images")) != "",
+        matches=lambda plain: bool(_turns_elsewhere(plain)) and first_key(plain, ("image", "images")) != "",
         read=readings.pictures,
     ),
     Layout(
@@ -176,7 +183,13 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         id="sharegpt",
         title="ShareGPT conversations (from, value)",
-        matches=lambda plain: first_key(plain, CONVERSATIONS[:-1]) != "",
+        matches=lambda plain: "from" in _turns_elsewhere(plain),
+        read=readings.conversation,
+    ),
+    Layout(
+        id="turns",
+        title="conversations under another key than messages",
+        matches=lambda plain: bool(_turns_elsewhere(plain)),
         read=readings.conversation,
     ),
     Layout(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rendering.rowtypes import VisionRow
 from validation.case import Case
 from validation.folding import pictures
+from validation.grams import grams_of, words_of
 from validation.minhash import gram_size
 from validation.rowtexts import RowWords, Templates, texts_of
 
@@ -56,8 +57,8 @@ class Likeness:
         return False
 
     def resemble(self, one: int, other: int) -> bool:
-        """Whether two lines share many pairs of words, template and all."""
-        return jaccard(self._grams(self._place[one], 2), self._grams(self._place[other], 2)) >= LOOSE
+        """Whether two lines share many pairs of words, template and all, and tools and pictures."""
+        return self._in_one_place(one, other) and jaccard(self._grams(self._place[one], 2), self._grams(self._place[other], 2)) >= LOOSE
 
     def near_their_middle(self, lines: Sequence[int]) -> list[int]:
         """Those of the lines that are alike to what most of them say: copies of one text, each changed on its own, are alike to that text."""
@@ -82,18 +83,47 @@ class Likeness:
         own = [int(np.isin(rare, row, assume_unique=True).sum()) for row in rows]
         if lost >= LOST_SHARE * sum(own):
             return False
-        return not (sorted(own)[len(own) // 2] <= FEW_OWN_GRAMS and self._one_answer(lines))
+        return not (sorted(own)[len(own) // 2] <= FEW_OWN_GRAMS and self._is_one_question(lines))
 
-    def _one_answer(self, lines: Sequence[int]) -> bool:
-        """Whether all lines have one answer of some length: then what differs in the questions decides nothing."""
+    def _is_one_question(self, lines: Sequence[int]) -> bool:
+        """Whether all lines have one answer of some length, and questions of nearly the same words: what differs then decides nothing."""
         answers = {tuple(_folded_words(_answer(self._cases[line]))) for line in lines}
-        return len(answers) == 1 and len(next(iter(answers))) > SHORT
+        if len(answers) > 1 or len(next(iter(answers))) <= SHORT:
+            return False
+        prompts = [set(_folded_words(self._cases[line].prompt)) for line in lines]
+        shared = set.intersection(*prompts)
+        return 2 * len(shared) > sum(map(len, prompts)) / len(prompts)
 
     def _says_the_same(self, one: int, other: int) -> bool:
         left, right = self._cases[one], self._cases[other]
-        if left.tools != right.tools or _shown(left) != _shown(right):
-            return False  # another choice of tools or another picture is another question
-        return _answers_alike(_answer(left), _answer(right)) and _rest_alike(left.prompt, right.prompt)
+        return self._in_one_place(one, other) and _answers_alike(_answer(left), _answer(right)) and self._rest_alike(left.prompt, right.prompt)
+
+    def _in_one_place(self, one: int, other: int) -> bool:
+        """Whether tools and pictures are the same: another choice of tools, or another picture, is another question."""
+        left, right = self._cases[one], self._cases[other]
+        return left.tools == right.tools and _shown(left) == _shown(right)
+
+    def _rest_alike(self, left: str, right: str) -> bool:
+        """Whether the sentences that only one of the texts has are alike beyond templates, or only one of the texts has any."""
+        a, b = ({" ".join(_folded_words(part)) for part in _sentences(text)} - {""} for text in (left, right))
+        only_a, only_b = sorted(a - b), sorted(b - a)
+        if not only_a or not only_b or max(len(set(" ".join(only).split())) for only in (only_a, only_b)) <= SHORT:
+            return True
+        own_a, own_b = self._own_words(only_a), self._own_words(only_b)
+        return own_a == own_b or len(own_a & own_b) >= REST_LIKENESS * len(own_a | own_b)
+
+    def _own_words(self, sentences: Sequence[str]) -> set[int]:
+        """Hashes of the words of sentences that stand beside no word of a template."""
+        import numpy as np
+
+        words = words_of(sentences)
+        pairs = grams_of(words, 2)
+        last = np.zeros(len(words.hashes), dtype=np.bool_)  # of a sentence: no pair begins there
+        last[words.offsets[1:] - 1] = True
+        begins = np.flatnonzero(~last)[self._templates.holds(pairs.hashes, 2)]
+        own = np.ones(len(words.hashes), dtype=np.bool_)
+        own[begins] = own[begins + 1] = False
+        return set(words.hashes[own].tolist())
 
     def _gram_size(self, places: Sequence[int]) -> int:
         return int(gram_size(self._words.counts[list(places)].min()))
@@ -128,7 +158,7 @@ def groups_of(lines: Sequence[int], likeness: Likeness) -> Iterator[list[int]]:
 
 
 def copies_of_one(lines: Sequence[int], likeness: Likeness) -> Iterator[list[int]]:
-    """The same for lines that are mostly template: three or more that are one text with changes of their own."""
+    """The same for many lines that are much alike: three or more that are one text with changes of their own."""
     for group in _gathered(lines, likeness.resemble):
         copies = likeness.near_their_middle(group) if len(group) > 2 else []
         if len(copies) > 2 and not likeness.is_template(copies):
@@ -148,7 +178,7 @@ def _gathered(lines: Sequence[int], same: Callable[[int, int], bool]) -> list[li
 
 
 def _shown(case: Case) -> list[str]:
-    return pictures(case.row) if isinstance(case.row, VisionRow) else []
+    return [name for _, name in pictures(case.row)] if isinstance(case.row, VisionRow) else []
 
 
 def _answer(case: Case) -> str:
@@ -158,24 +188,12 @@ def _answer(case: Case) -> str:
 
 
 def _folded_words(text: str) -> list[str]:
-    return [word for word in _word(text.casefold())]
+    found: list[str] = _word(text.casefold())
+    return found
 
 
 def _answers_alike(left: str, right: str) -> bool:
     a, b = _folded_words(left), _folded_words(right)
     if a == b:
         return True
-    return min(len(a), len(b)) > SHORT and _overlap(set(a), set(b)) >= ANSWER_LIKENESS
-
-
-def _rest_alike(left: str, right: str) -> bool:
-    """Whether the sentences that only one of the texts has are alike, or only one of the texts has any."""
-    a, b = ({" ".join(_folded_words(part)) for part in _sentences(text)} - {""} for text in (left, right))
-    only_a, only_b = (set(" ".join(only).split()) for only in (a - b, b - a))
-    if not only_a or not only_b or max(len(only_a), len(only_b)) <= SHORT:
-        return True
-    return _overlap(only_a, only_b) >= REST_LIKENESS
-
-
-def _overlap(left: set[str], right: set[str]) -> float:
-    return len(left & right) / max(1, len(left | right))
+    return min(len(a), len(b)) > SHORT and len(set(a) & set(b)) >= ANSWER_LIKENESS * len(set(a) | set(b))

@@ -89,7 +89,7 @@ def variable_grams(words: RowWords, templates: Templates) -> Variable:
 def sign(grams: Grams) -> Signatures:
     """The signature of each row's grams. Rows without grams all get the same one."""
     import numpy as np
-    import rensa
+    import rensa  # type: ignore[import-untyped]
 
     num_minima = NUM_BANDS * BAND_MINIMA
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(grams.hashes, grams.offsets.astype(np.uint64), num_minima, SEED)

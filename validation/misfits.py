@@ -125,6 +125,15 @@ def misfits_of(plain: Mapping[str, Any], row: type, columns: Sequence[str] = ())
     return search.found
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Where a value stands: the type of the object that holds it, its key, the object."""
+
+    owner: type
+    key: str
+    within: Mapping[str, Any]
+
+
 class _Search:
     """One search through one row."""
 
@@ -138,48 +147,49 @@ class _Search:
         known = struct.keys
         for key, value in plain.items():
             if key in known:
-                self._value(value, known[key], f"{path}.{key}", struct.row, key, plain)
+                self._value(value, known[key], f"{path}.{key}", _Held(struct.row, key, plain))
             elif path != "$" or key not in self._columns:
-                self._add("unknown", path, struct, key, value, plain)
+                self._add("unknown", path, struct, _Held(struct.row, key, plain))
         missing = [key for key in known if key in struct.required and key not in plain]
         for key in missing:
-            self._add("missing", f"{path}.{key}", struct, key, None, plain)
+            self._add("missing", f"{path}.{key}", struct, _Held(struct.row, key, plain))
         if struct.row is Turn:
             self._turn(plain, struct, path)
 
     def _turn(self, plain: Mapping[str, Any], struct: Struct, path: str) -> None:
         """What the types of a turn do not say."""
-        calls, role = plain.get("tool_calls"), plain.get("role")
+        calls, role, content = plain.get("tool_calls"), plain.get("role"), _Held(Turn, "content", plain)
         if "content" not in plain and not calls:
-            self._add("missing", f"{path}.content", struct, "content", None, plain)
+            self._add("missing", f"{path}.content", struct, content)
         elif plain.get("content", "") is None and not calls:
-            self._add("null", f"{path}.content", struct, "content", None, plain)
+            self._add("null", f"{path}.content", struct, content)
         if isinstance(role, str) and role in ("system", "developer", "user", "tool"):
             if plain.get("weight", 1) == 0:
-                self._add("not_learnt", f"{path}.weight", struct, "weight", plain["weight"], plain)
+                self._add("not_learnt", f"{path}.weight", struct, _Held(Turn, "weight", plain))
             if calls and isinstance(calls, list):
-                self._add("not_learnt", f"{path}.tool_calls", struct, "tool_calls", calls, plain)
+                self._add("not_learnt", f"{path}.tool_calls", struct, _Held(Turn, "tool_calls", plain))
         parts = plain.get("content")
         if not self._pictures and isinstance(parts, list):
             for index, part in enumerate(parts):
                 if isinstance(part, dict) and part.get("type") == "image":
-                    self._add("picture", f"{path}.content[{index}]", struct, "content", part, plain)
+                    self._add("picture", f"{path}.content[{index}]", struct, content)
 
-    def _value(self, value: Any, kind: Kind, path: str, owner: type, key: str, within: Mapping[str, Any]) -> None:
+    def _value(self, value: Any, kind: Kind, path: str, held: "_Held") -> None:
         fault = _fault(value, kind)
         if fault:
-            self._append(Misfit(fault, path, owner, key, value, kind, within))
+            self._append(Misfit(fault, path, held.owner, held.key, value, kind, held.within))
         elif isinstance(value, list) and kind.item is not None:
             for index, inner in enumerate(value):
                 if len(self.found) >= MOST_MISFITS:
                     return
-                self._value(inner, kind.item, f"{path}[{index}]", owner, key, within)
+                self._value(inner, kind.item, f"{path}[{index}]", held)
         elif isinstance(value, dict) and kind.struct is not None:
             self.object(value, kind.struct, path)
 
-    def _add(self, fault: Fault, path: str, struct: Struct, key: str, value: Any, within: Mapping[str, Any]) -> None:
+    def _add(self, fault: Fault, path: str, struct: Struct, held: "_Held") -> None:
         keys = tuple(struct.keys) + (tuple(self._columns) if struct.row is self._row else ())
-        self._append(Misfit(fault, path, struct.row, key, value, struct.keys.get(key, Kind()), within, keys))
+        kind = struct.keys.get(held.key, Kind())
+        self._append(Misfit(fault, path, held.owner, held.key, held.within.get(held.key), kind, held.within, keys))
 
     def _append(self, misfit: Misfit) -> None:
         if len(self.found) < MOST_MISFITS:

@@ -97,6 +97,9 @@ def reading(report: "Report") -> str:
     """Levels, sampling, what did not run and why, what is off, profile and time, in one paragraph."""
     levels = report.stats.get("levels_run")
     parts = [f"Levels run: {', '.join(map(str, levels))}" if isinstance(levels, list) and levels else "The rows were not read"]
+    aside, kept = report.stats.get("quarantined"), report.stats.get("kept")
+    if isinstance(aside, int) and isinstance(kept, int):
+        parts.append(f"{aside + kept:,} rows = {kept:,} kept + {aside:,} put aside with their errors")
     if report.sampled:
         parts.append(_sampling(report.sampled))
     parts += [f"not run: {told}" for told in _grouped(report.stats.get("checks_not_run"))]

@@ -25,8 +25,14 @@ MOST_SAMPLED = 2_000  # questions of all references together, for models
 
 Kind = Literal["question", "further", "answer"]
 """The question of an item; a later turn of its user; an answer."""
-QUESTIONS = tuple("prompt question instruction query problem text goal input turns messages conversations conversation context".split())
-ANSWERS = tuple("canonical_solution answer answers solution completion output response target correction chosen reference best_answer".split())
+QUESTIONS = (
+    *("prompt", "question", "instruction", "query", "problem", "text", "goal", "input"),
+    *("turns", "messages", "conversations", "conversation", "context"),
+)
+ANSWERS = (
+    *("canonical_solution", "answer", "answers", "solution", "completion", "output", "response"),
+    *("target", "correction", "chosen", "reference", "best_answer"),
+)
 _USERS, _ASSISTANTS = ("user", "human"), ("assistant", "gpt", "model", "bot")
 
 

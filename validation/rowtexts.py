@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from validation.grams import Hashes, Places
 
 SAMPLE_PLACES = 64  # of the file at which rows are read for its templates
-PLACE_BYTES = 64 << 10
+PLACE_BYTES = 32 << 10
 TEMPLATE_SHARE = 0.1  # of the sampled rows that hold a gram, from which on it belongs to a template
 TEMPLATE_ROWS = 6  # and at least so many: fewer may be copies of one row
 
@@ -40,8 +40,7 @@ def _said(messages: Sequence[Message]) -> list[str]:
     for message in messages:
         if message.content:
             texts.append(message.content)
-        for call in message.tool_calls:
-            texts.append(f"{call.name} {call.arguments}")
+        texts.extend(f"{call.name} {call.arguments}" for call in message.tool_calls)
     return texts
 
 
@@ -127,12 +126,10 @@ def shared_grams(grams: Grams, least: float) -> "Hashes":
     """The grams that at least `least` rows hold, sorted."""
     import numpy as np
 
-    row = np.repeat(np.arange(len(grams.offsets) - 1), np.diff(grams.offsets))
-    order = np.lexsort((row, grams.hashes))
-    hashes, row = grams.hashes[order], row[order]
-    first = np.ones(len(hashes), dtype=np.bool_)  # of a gram within its row
-    first[1:] = (hashes[1:] != hashes[:-1]) | (row[1:] != row[:-1])
-    found, counts = np.unique(hashes[first], return_counts=True)
+    rows = [np.unique(grams.of(place)) for place in range(len(grams.offsets) - 1)]
+    if not rows:
+        return grams.hashes
+    found, counts = np.unique(np.concatenate(rows), return_counts=True)
     shared: Hashes = found[counts >= least]
     return shared
 

@@ -27,7 +27,7 @@ from validation.checks.shape import loosened
 from validation.control import ControlTokens
 from validation.findings import SHOWN_LINES, Level, Limits, Problem, Severity
 from validation.layouts import UNKNOWN, layout_of
-from validation.screen import LEAST_BYTES, Screen, has_screen
+from validation.screen import LEAST_BYTES, LEAST_FILE_BYTES, Screen, has_screen
 from validation.segments import Segments
 from validation.source import BLOCK_BYTES, Chunk, chunks, lines_of
 from validation.tally import Tally
@@ -75,7 +75,7 @@ class Scan:
         """Judge the file before it is read. False: there is nothing to read."""
         self._run(Need.FILE, opened)
         plan = self._plan
-        if opened.size_bytes >= LEAST_BYTES and not plan.spec.columns and has_screen(plan.spec.row) and plan.limits.max_row_bytes > BLOCK_BYTES:
+        if opened.size_bytes >= LEAST_FILE_BYTES and not plan.spec.columns and has_screen(plan.spec.row) and plan.limits.max_row_bytes > BLOCK_BYTES:
             self._screen = Screen(plan.spec.row, plan.control.brackets)
         return self.tally.num_errors == 0
 
@@ -185,7 +185,7 @@ class Scan:
 
     def _typed_row(self, line: Line, row: SpecRow) -> None:
         totals, spec = self.totals, self._plan.spec
-        case = Case(line.number, line.raw, row, spec, self._plan.control, self._album)
+        case = self._case(line, row)
         totals.typed_rows += 1
         turns = getattr(row, "messages", None)
         totals.turns += len(turns if type(turns) is list else case.messages)
@@ -194,6 +194,11 @@ class Scan:
         self._judge(case)
         if self._on_row and (self._plan.keep_rows or not self.tally.num_errors):
             self._on_row(line.number, row, case.messages)
+
+    def _case(self, line: Line, row: SpecRow) -> Case:
+        case = Case(line.number, line.raw, row, self._plan.spec, self._plan.control)
+        case.album = self._album
+        return case
 
     def _judge(self, case: Case) -> None:
         for check in self._checks[Need.ROW]:
@@ -225,7 +230,7 @@ class Scan:
                 self.tally.add(check, problem, line.number)
         row = loosened(value)
         if row is not None:
-            self._judge(Case(line.number, line.raw, row, spec, self._plan.control, self._album))
+            self._judge(self._case(line, row))
 
     def _broken(self, broken: Broken) -> None:
         self.totals.unreadable_rows += 1

@@ -15,7 +15,8 @@ from rendering.specs import BAD_JSON, SpecRow
 from validation.findings import is_blank
 
 _NEWLINE, _QUOTE, _COLON, _BACKSLASH, _U, _OPENING, _CLOSING = b'\n":\\u{}'
-LEAST_BYTES = 4 << 10  # below this the screen costs more than it saves
+LEAST_BYTES = 4 << 10  # of a block; below this the screen costs more than it saves
+LEAST_FILE_BYTES = 1 << 20  # below this loading numpy costs more
 
 # Every control token begins so, written plainly; and so may one that is written with escapes.
 _opens_a_token = re.compile(rb"<(?:\||/?s>|[be]os>|start_of_|end_of_|\xef\xbd\x9c)").search

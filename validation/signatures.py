@@ -20,8 +20,9 @@ import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zstandard
 
@@ -101,10 +102,8 @@ def _gathered(folder: Path, spec: Spec, sheet: Sheet | None, most: int = 0) -> S
     index = {row.line: row for row in read_index(folder / INDEX)}
     wanted = sorted(index)
     looked = wanted[:most] if most else wanted
-    if sheet is not None and sheet.num_rows == len(sheet.column(ROW)):
-        rows = SignedRows.of(sheet)
-    else:
-        rows = _signed(folder, spec, set(looked))
+    is_signed = sheet is not None and sheet.num_rows == len(sheet.column(ROW))
+    rows = SignedRows.of(sheet) if sheet is not None and is_signed else _signed(folder, spec, set(looked))
     kept = np.isin(rows.lines, looked)
     lines = rows.lines[kept]
     signatures = Signatures(rows.signatures.sketch[kept], rows.signatures.bands[kept])
@@ -177,7 +176,7 @@ def _packed(stored: Stored) -> bytes:
     import numpy as np
 
     units, grams = stored.gate.units, stored.gate.grams
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "version": np.array([VERSION], dtype=np.uint32),
         "lines": stored.lines,
         "groups": stored.groups,
@@ -209,7 +208,7 @@ def _unpacked(content: bytes) -> Stored | None:
     offsets = arrays["gate_offsets"].astype(np.int64).tolist()
     described = zip(arrays["gate_lines"].tolist(), arrays["gate_sizes"].tolist(), arrays["gate_kinds"].tolist(), strict=True)
     units = [Unit(0, line, line, _KINDS[kind], n) for line, n, kind in described]
-    grams = [arrays["gate_grams"][begin:end] for begin, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    grams = [arrays["gate_grams"][begin:end] for begin, end in pairwise(offsets)]
     signatures = Signatures(arrays["sketch"], arrays["bands"])
     lines = arrays["lines"].astype(np.int64)
     if len({len(lines), len(arrays["groups"]), len(signatures.sketch), len(signatures.bands)}) != 1 or len(units) != len(grams):

@@ -236,9 +236,11 @@ def survey(plan: SurveyPlan, totals: Totals, processes: int, on_progress: Callab
 
 
 def _embedder(plan: SurveyPlan) -> "Callable[[Sequence[str]], Any] | None":
+    if not plan.around.embedder:
+        return None
     from validation.embedding import Embedder
 
-    return Embedder(Path(plan.around.embedder)) if plan.around.embedder else None
+    return Embedder(Path(plan.around.embedder))
 
 
 class _Progress:

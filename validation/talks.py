@@ -104,10 +104,25 @@ def _holder(spec: Spec, row: SpecRow, text: str) -> str:
 
 
 def is_sound(row: SpecRow) -> bool:
-    """Whether a row is a plain conversation in order, in which every turn shows a text: most are, and then few checks have anything to say."""
+    """Whether a row is a plain conversation in order, or all texts, and each of them can be seen: then few checks have anything to say."""
     turns = getattr(row, "messages", None)
-    if type(turns) is not list:
+    return _is_sound_talk(turns) if type(turns) is list else _are_sound_texts(row)
+
+
+def _are_sound_texts(row: SpecRow) -> bool:
+    parts = parts_of(type(row))
+    if parts is None:
         return False
+    for name in parts:
+        if not name:
+            continue
+        text = getattr(row, name)
+        if type(text) is not str or (not "!" <= text < "\x7f" and is_blank(text)):
+            return False
+    return True
+
+
+def _is_sound_talk(turns: Sequence[Turn]) -> bool:
     expected = "user"
     for turn in turns:
         content, role = turn.content, turn.role
@@ -115,7 +130,7 @@ def is_sound(row: SpecRow) -> bool:
             return False
         if type(content) is not str or (not "!" <= content < "\x7f" and is_blank(content)):
             return False
-        if turn.tool_calls or turn.weight != 1 or turn.name or turn.tool_call_id:
+        if turn.tool_calls or turn.weight != 1 or turn.tool_call_id:
             return False
         if role != "system":
             expected = "user" if expected == "assistant" else "assistant"

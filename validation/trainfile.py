@@ -16,6 +16,7 @@ from validation.case import Case
 from validation.checks.files import BOM
 from validation.context import Batch, Context, Sheet, Surroundings
 from validation.control import ControlTokens
+from validation.findings import Problem, Severity
 from validation.folding import Folded
 from validation.likeness import Likeness
 from validation.minhash import BandIndex
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from validation.grams import Hashes
     from validation.survey import Survey
 
+DROP = "lorad fix {{file}} -o {{out}} --schema {} --repair drop {}"
+MOST_FIX_LINES = 30
+SHOWN_PAIRS = 3
 BATCH_ROWS = 512
 BLOCK_BYTES = 1 << 20
 MOST_ROW_BYTES = 4 << 20
@@ -45,6 +49,35 @@ class Overlap:
     num_rows: int = 0
     unreadable: int = 0
     """Rows of the training file that hold no text that could be compared."""
+
+
+def overlapping(survey: "Survey") -> Iterator[Problem]:
+    """What D06 says of a survey whose rows are signed."""
+    path = Path(survey.context.around.train)
+    try:
+        found = overlap(survey, path, survey.context.limit("D06", "jaccard"))
+    except (OSError, LoradError) as error:
+        what = error.what if isinstance(error, LoradError) else f"{path} cannot be read: {error.strerror or error}"
+        survey.notes["D06"] = what
+        yield Problem(message=f"the training file was not compared: {what}", hint="name a file that is there and may be read", severity=Severity.WARNING)
+        return
+    survey.stats["split_overlap"] = {"exact": len(found.exact), "question": len(found.asked), "near": len(found.near), "train_rows": found.num_rows}
+    if found.unreadable:
+        survey.notes["D06"] = f"{found.unreadable:,} of {found.num_rows:,} rows of {path.name} could not be read, and were not compared"
+    for kind, lines, told in (
+        ("exact", found.exact, "stand in"),
+        ("question", found.asked, "ask what is also asked, with another answer, in"),
+        ("near", found.near, "say nearly the same as rows of"),
+    ):
+        if lines:
+            pairs = ", ".join(f"line {line} and its line {lines[line]}" for line in sorted(lines)[:SHOWN_PAIRS])
+            yield Problem(
+                message=f"{len(lines):,} of {survey.sheet.num_rows:,} rows {told} {path.name}: {pairs}",
+                kind=kind,
+                lines=tuple(sorted(lines)),
+                count=len(lines),
+                fix=DROP.format(survey.plan.spec.id, f"--lines {','.join(map(str, sorted(lines)))}" if len(lines) <= MOST_FIX_LINES else "--ids D06"),
+            )
 
 
 def overlap(survey: "Survey", path: Path, least: float) -> Overlap:
@@ -94,9 +127,7 @@ def _questions(keys: Folded) -> "Hashes":
 def _settle(survey: "Survey", found: Overlap, matches: list[tuple[int, Case]], least: float) -> None:
     """Keep each line where it weighs most, and of the likely matches those that hold."""
     cases = survey.rows_at([*found.asked, *(line for line, _ in matches)])
-    found.asked = {
-        line: other for line, other in found.asked.items() if line not in found.exact and len(cases[line].prompt.split()) >= LEAST_QUESTION_WORDS
-    }
+    found.asked = {line: other for line, other in found.asked.items() if line not in found.exact and len(cases[line].prompt.split()) >= LEAST_QUESTION_WORDS}
     common = templates(survey.context)
     for line, other in matches:
         if line in found.exact or line in found.asked or line in found.near:

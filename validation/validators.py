@@ -22,6 +22,7 @@ from validation.source import Source, lines
 DATASET_SPECS: Mapping[str, Spec] = SPECS
 DEFAULT_SCHEMA = "chat_sft_v1"
 FILE_CHANGED = "FILE_CHANGED"
+SURVEY_DIED = "SURVEY_DIED"
 
 
 class _Token(Protocol):
@@ -99,6 +100,9 @@ def level_named(word: str) -> Level:
         raise UsageError(f"the level {word!r} is unknown", hint=f"{hint}Levels: {', '.join(names)}", code="LEVEL_UNKNOWN") from None
 
 
+_CRASH_WHY = "a file that kills its reader was not read to the end, so nobody knows what is in it"
+
+
 class DataValidator:
     """The second gate: the rows of one file.
 
@@ -154,6 +158,9 @@ class DataValidator:
         except OSError as error:
             message, hint = f"{shown(name)} cannot be read: {error.strerror or error}", "check the path and the disk"
         except LoradError as error:
+            if error.code == SURVEY_DIED:
+                finding = Finding(id="F13", severity=Severity.ERROR, name="file.crash", message=error.what, why=_CRASH_WHY, hint=error.hint)
+                return Examined(report=_unread(name, schema_id, depth, finding))
             if error.code != FILE_CHANGED:  # a damaged base, no memory: nothing about the file
                 raise
             message, hint = error.what, error.hint

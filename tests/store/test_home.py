@@ -12,12 +12,12 @@ import pytest
 
 from core.errors import IntegrityError, LockHeldError, StateError, UsageError
 from core.lifecycle import Event, step
-from core.records import Claim, DropState, Ended, Job, JobCard, JobState, Queued, Settling
+from core.records import Accepted, Claim, Deep, Drop, DropRef, DropState, Ended, Job, JobCard, JobState, Queued, Settling
 from store import drops, jobs
 from store.inbox import put_drop
 from store.locks import is_locked, take_lock
 from store.paths import Home
-from store.seals import seal
+from store.seals import check_seal, seal
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -66,6 +66,13 @@ def test_making_a_job_twice_makes_it_once(home: Home) -> None:
     first = jobs.create_job(home, card(), Queued(since=NOW), {})
     again = jobs.create_job(home, card(), Queued(since=NOW, reason="other"), {})
     assert again == first
+
+
+def test_the_card_of_a_queued_job_may_lose_a_drop(home: Home) -> None:
+    job = jobs.create_job(home, replace(card(), drops=(DropRef(id="drop-1", sha256="0"), DropRef(id="drop-2", sha256="0"))), Queued(since=NOW), {})
+    after = replace(job, card=replace(job.card, drops=job.card.drops[1:]))
+    jobs.replace_card(home, after)
+    assert jobs.read_all(home)[0] == [after]
 
 
 def test_a_damaged_record_is_named_and_left_alone(home: Home) -> None:
@@ -176,7 +183,124 @@ def test_rows_that_were_placed_before_a_failed_acceptance_are_kept(home: Home) -
     assert (drops.drop_folder(home, drop) / "rows" / "index.jsonl").read_text() == "{}"
 
 
-@pytest.mark.parametrize("sidecar", ["[1]", "{", "x" * 70_000])
+def _accepted(home: Home) -> Drop:
+    """A drop that is accepted, with sealed rows; what was dropped lies beside them."""
+    drop = drops.begin_claim(home, _claim(home), Settling(since=NOW))
+    drops.finish_claim(home, drop)
+    checked = home.tmp / "gate" / "drop"
+    checked.mkdir(parents=True)
+    for name in ("rows.jsonl.zst", "index.jsonl", "report.json"):
+        (checked / name).write_text("first")
+    seal(checked)
+    drops.place_rows(home, drop, checked)
+    facts = Accepted(at=NOW, job="job-1", sha256="0", identity="1", rows=1, schema_id="chat_sft_v1", deep=Deep())
+    after = replace(drop, state=DropState.ACCEPTED, facts=facts)
+    drops.move_drop(home, drop, after)
+    return after
+
+
+def test_a_later_result_of_the_gate_takes_the_place_of_the_first_and_the_seal_holds(home: Home) -> None:
+    drop = _accepted(home)
+    later = home.tmp / "deep" / "drop"
+    later.mkdir(parents=True)
+    for name in ("report.json", "signatures.npz"):
+        (later / name).write_text("second")
+    seal(later)
+    for _ in range(2):  # a repeat changes nothing
+        drops.take_over(home, drop, later)
+    rows = drops.rows_folder(home, "drop-1")
+    check_seal(rows)
+    assert {path.name: path.read_text() for path in rows.iterdir() if path.name != "SEALED"} == {
+        "rows.jsonl.zst": "first",
+        "index.jsonl": "first",
+        "report.json": "second",
+        "signatures.npz": "second",
+    }
+
+
+def test_a_record_of_an_accepted_drop_from_before_the_deep_check_reads_back(home: Home) -> None:
+    drop = _accepted(home)
+    path = drops.drop_folder(home, drop) / "accepted.json"
+    old = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("deep", "level", "quarantined")}
+    path.write_text(json.dumps(old))
+    [found] = drops.read_drops(home)
+    assert isinstance(found.facts, Accepted)
+    assert found.facts.is_proven
+
+
+def test_an_accepted_drop_that_is_refused_after_all_leaves_under_its_own_name(home: Home) -> None:
+    drop = _accepted(home)
+    drops.keep_reports(home, drop, {"report.json": "{}"})
+    folder = drops.reject_drop(home, drop, {"report.json": "{}", "report.md": "#"})
+    assert (folder / "x.jsonl").read_text() == '{"a": 1}\n'
+    assert not (folder / "rows").exists()
+    assert list(drops.read_drops(home)) == []
+
+
+def test_rows_that_are_the_only_copy_are_never_deleted(home: Home) -> None:
+    drop = _accepted(home)
+    drops.discard_original(home, drop)
+    folder = drops.reject_drop(home, drop, {"report.json": "{}"})
+    assert (folder / "rows" / "rows.jsonl.zst").read_text() == "first"
+
+
+def _folder_claim(home: Home, *sidecars: str) -> Claim:
+    folder = home.inbox / "x.drop"
+    (folder / "images").mkdir(parents=True)
+    (folder / "rows.jsonl").write_text("{}\n")
+    for name in sidecars:
+        (folder / name).write_text('{"priority": 2}')
+    found = folder.stat()
+    return replace(_claim(home), source="x.drop", file="x.drop", inode=found.st_ino, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns)
+
+
+def test_a_folder_is_claimed_rejected_and_discarded_whole(home: Home) -> None:
+    drop = drops.begin_claim(home, _folder_claim(home), Settling(since=NOW))
+    drops.finish_claim(home, drop)
+    assert drops.is_unchanged(home, drop), "a rename changes nothing of it"
+    assert (drops.drop_folder(home, drop) / drops.ORIGINAL / "rows.jsonl").exists()
+    folder = drops.reject_drop(home, drop, {"report.json": "{}"})
+    assert (folder / "x.drop" / "images").is_dir()
+
+
+def test_a_folder_whose_rows_are_safe_is_discarded(home: Home) -> None:
+    drop = _accepted(home)
+    original = drops.drop_folder(home, drop) / drops.ORIGINAL
+    original.unlink()
+    original.mkdir()
+    (original / "outside").symlink_to(home.root)
+    drops.discard_original(home, drop)
+    assert not original.exists()
+    assert home.root.exists()
+
+
+@pytest.mark.parametrize("inside", [("rows.job.json",), ("any.job.json",)])
+def test_a_sidecar_may_lie_in_the_folder(home: Home, inside: tuple[str, ...]) -> None:
+    drop = drops.begin_claim(home, _folder_claim(home, *inside), Settling(since=NOW))
+    drops.finish_claim(home, drop)
+    folder = drops.drop_folder(home, drop)
+    assert drops.read_sidecar(folder) == {"priority": 2}
+    (folder / drops.SIDECAR).write_text("{}")
+    with pytest.raises(UsageError, match="2 sidecars"):
+        drops.read_sidecar(folder)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_a_sidecar_that_is_no_regular_file_is_neither_followed_nor_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / drops.SIDECAR
+    if kind == "link":
+        (tmp_path / "secret").write_text('{"priority": 9}')
+        path.symlink_to(tmp_path / "secret")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(UsageError) as caught:
+        drops.read_sidecar(tmp_path)
+    assert caught.value.code == "SIDECAR_SYNTAX"
+
+
+@pytest.mark.parametrize("sidecar", ["[1]", "{", "x" * 70_000, "[" * 5000])
 def test_a_sidecar_that_is_not_a_small_object_is_refused(tmp_path: Path, sidecar: str) -> None:
     (tmp_path / drops.SIDECAR).write_text(sidecar)
     with pytest.raises(UsageError) as caught:
@@ -194,6 +318,20 @@ def test_dropping_keeps_the_original_and_never_overwrites_a_namesake(home: Home,
     assert first.inode == first.path.stat().st_ino
     assert json.loads((home.inbox / "data.job.json").read_text()) == {"priority": 2}
     assert put_drop(home, file, "a/b", {}).path.parent == home.inbox / "a" / "b"
+
+
+def test_dropping_a_folder_copies_it_whole_in_one_rename(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures.drop"
+    (folder / "images").mkdir(parents=True)
+    (folder / "rows.jsonl").write_text("{}\n")
+    (folder / "images" / "one.png").write_bytes(b"x")
+    first = put_drop(home, folder, "default/main", {"schema_id": "vision_v1"})
+    assert first.path == home.inbox / "pictures.drop"
+    assert (first.path / "images" / "one.png").read_bytes() == b"x"
+    assert json.loads((home.inbox / "pictures.job.json").read_text()) == {"schema_id": "vision_v1"}
+    assert put_drop(home, folder, "default/main", {}).path.name == "pictures-2.drop"
+    assert (folder / "images" / "one.png").exists()
+    assert [path for path in home.inbox.iterdir() if path.name.startswith(".")] == []
 
 
 def test_dropping_what_is_not_there_says_so(home: Home, tmp_path: Path) -> None:

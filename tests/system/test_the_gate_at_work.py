@@ -219,7 +219,7 @@ def background(circle: Circle) -> Circle:
     """A daemon that queues at standard; its background gate is held before it reads anything."""
     circle.configure(training=LONG, validation={"background_deep": True})
     circle.start_daemon()
-    circle.wait(lambda: circle.children("validation"), "the gate of new drops lives")
+    circle.wait(lambda: "sandbox" in (circle.home / "gate.log").read_text(), "the gate of new drops reads its input: the brake is not for it")
     circle.brake("gate")
     return circle
 

@@ -4,7 +4,7 @@ import gzip
 import json
 
 from gate_cases import GOOD, as_bytes, chat
-from stories import TOOL, USER, Story, calling, dialog, with_keys, whole
+from stories import TOOL, USER, Story, calling, dialog, whole, with_keys
 
 LINES = as_bytes(GOOD)
 FIRST = LINES.split(b"\n")[0]
@@ -68,7 +68,7 @@ NOT_JSON = [
     whole("an unfinished merge", "J01", [*GOOD[:6], b"<<<<<<< HEAD", *GOOD[6:], b"=======", b">>>>>>> main"], (7, 14, 15), "finish the merge"),
     whole("pretty print", "J01", b'{\n "messages": [\n  {\n   "role": "user",\n   "tags": [\n    "a"\n   ]\n  }\n ]\n}\n', says="lorad fix rows.jsonl"),
     whole("pretty print in the middle", "J01", [*GOOD, b"{", b' "messages": [', b' "a",', b" 1,", b"]}"], (13, 14, 15, 16, 17), "pretty-printed"),
-    whole("a table", "J01", b"prompt,completion\nHello,World\n\"Hi, you\",There\n42,43\n", says="DictReader(open(sys.argv[1]))"),
+    whole("a table", "J01", b'prompt,completion\nHello,World\n"Hi, you",There\n42,43\n', says="DictReader(open(sys.argv[1]))"),
     whole("a table with tabs", "J01", b"question\tanswer\nHello\tWorld\n", says="delimiter='\\t'"),
     whole("a table with semicolons", "J01", b'"prompt";"completion"\nHello;World\n', says="delimiter=';'"),
     whole("a table without column names", "J01", b"Hello,World\nHi,There\n", (1, 2), "CSV"),
@@ -84,6 +84,9 @@ NOT_JSON = [
     Story("a path with backslashes", "J01", rb'{"messages": "C:\dir"}', says="backslash"),
     whole("files joined with their marks", "J01", LINES + b"\xef\xbb\xbf" + LINES, (13,), "lorad fix rows.jsonl"),
     whole("a JSON text sequence", "J01", b"".join(b"\x1e" + line + b"\n" for line in LINES.splitlines()), (1, 2, 3, 4, 5), "RFC 7464", count=12),
+    Story("a stream of events", "J01", b'data: {"id": "x", "choices": []}', says="stream"),
+    Story("line numbers", "J01", b'13: {"messages": []}', says="stands before the object"),
+    Story("an error page behind the rows", "J01", b"<html><body>502 Bad Gateway</body></html>", says="web page"),
     Story("plain text", "J01", b"hello there", says="plain text"),
     Story("anything else", "J01", b'{"a" 1}', says="Expecting ':' delimiter"),
     whole("an array file on one line", "J02", json.dumps(GOOD).encode(), says="lorad fix rows.jsonl"),
@@ -118,8 +121,18 @@ IN_SILENCE = [
     Story("a key twice, deep in the metadata", "J05", with_keys(chat(), '"metadata": {"a": [{"b": {"c": 1, "c": 1}}]}'), says="'c'"),
     Story("a key twice among blanks", "J05", b'{"messages" : [{"role" : "user", "content" : "q"}, {"role" : "assistant", "content" : "a", "content" : "b"}]}'),
     Story("a key twice in a tool", "J05", with_keys(chat(), '"tools": [{"name": "f", "name": "g"}]'), says="'name'"),
-    Story("a key twice in a call", "J05", json.dumps(dialog(USER, calling({"id": "1", "function": {"name": "look_up"}}), tools=[TOOL])).replace('"id": "1"', '"id": "1", "id": "2"').encode()),
-    Story("a content twice, null at last", "J05", json.dumps(dialog(USER, calling({"function": {"name": "look_up"}}), tools=[TOOL])).replace('"content": null', '"content": null, "content": null').encode()),
+    Story(
+        "a key twice in a call",
+        "J05",
+        json.dumps(dialog(USER, calling({"id": "1", "function": {"name": "look_up"}}), tools=[TOOL])).replace('"id": "1"', '"id": "1", "id": "2"').encode(),
+    ),
+    Story(
+        "a content twice, null at last",
+        "J05",
+        json.dumps(dialog(USER, calling({"function": {"name": "look_up"}}), tools=[TOOL]))
+        .replace('"content": null', '"content": null, "content": null')
+        .encode(),
+    ),
     Story("a key twice beside an extra column", "J05", with_keys(chat(lang="en"), '"id": 1, "id": 2'), says="'id'", also=("S03",)),
     Story("a prompt twice", "J05", b'{"prompt": "p", "prompt": "q", "completion": "c"}', says="'prompt'", schema="completion_v1"),
     Story("an answer twice", "J05", b'{"prompt": "p", "chosen": "a", "chosen": "b", "rejected": "c"}', says="'chosen'", schema="preference_v1"),
@@ -134,7 +147,18 @@ IN_SILENCE = [
     Story("a large id", "J09", chat(id=2**64), says="18446744073709551616", severity="warning", path="$.id"),
     Story("a large number in the metadata", "J09", chat(metadata={"n": [{"m": -(2**70)}]}), severity="warning", path="$.metadata"),
     Story("a large number among small ones", "J09", chat(metadata={"a": 1, "n": 2**65}), severity="warning", path="$.metadata.n"),
-    Story("a large number in arguments", "J09", dialog(USER, calling({"function": {"name": "look_up", "arguments": {"n": 2**64}}}), tools=[TOOL]), severity="warning"),
-    Story("a large number in a completion's metadata", "J09", {"prompt": "p", "completion": "c", "metadata": {"n": 10**20}}, severity="warning", schema="completion_v1"),
+    Story(
+        "a large number in arguments",
+        "J09",
+        dialog(USER, calling({"function": {"name": "look_up", "arguments": {"n": 2**64}}}), tools=[TOOL]),
+        severity="warning",
+    ),
+    Story(
+        "a large number in a completion's metadata",
+        "J09",
+        {"prompt": "p", "completion": "c", "metadata": {"n": 10**20}},
+        severity="warning",
+        schema="completion_v1",
+    ),
 ]
 STORIES = [*FILES, *NOT_JSON, *IN_SILENCE]

@@ -45,9 +45,14 @@ MISSING_AND_UNKNOWN = [
         path="$.messages[1].tool_calls[0].name",
         also=("S02",),
     ),
-    Story("OpenAI's old calls", "S03", dialog(USER, {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}), says="old form"),
+    Story(
+        "OpenAI's old calls", "S03", dialog(USER, {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}), says="old form"
+    ),
     Story("a time beside a message", "S03", dialog({**USER, "time": 3}, ANSWER), says="jq -c 'del(.messages[]?.time)'", path="$.messages[0].time"),
-    Story("a time beside a turn of a pair", "S03", {"prompt": [{**USER, "time": 3}], "chosen": "a", "rejected": "b"}, says=".prompt[]?", schema="preference_v1"),
+    Story(
+        "a time beside a turn of a pair", "S03", {"prompt": [{**USER, "time": 3}], "chosen": "a", "rejected": "b"}, says=".prompt[]?", schema="preference_v1"
+    ),
+    Story("reasoning beside an answer", "S03", dialog(USER, {**ANSWER, "reasoning_content": "hm"}), says="where the template has a place for it"),
     Story("tools beside a completion", "S03", pair(tools=[]), says="no tools", schema="completion_v1"),
     Story("pictures beside a chat", "S03", chat(images=["a.png"]), says="--schema vision_v1"),
 ]
@@ -56,9 +61,20 @@ TYPES = [
     Story("null where text belongs", "S04", dialog({"role": "user", "content": None}, ANSWER), says="null", path="$.messages[0].content"),
     Story("null for an answer", "S04", dialog(USER, {"role": "assistant", "content": None}), says="null stands only beside tool_calls"),
     Story("null for a tool's result", "S04", dialog(USER, calling(call()), result(content=None), ANSWER, tools=[TOOL]), path="$.messages[2].content"),
-    Story("null in the turn of a pair", "S04", {"prompt": [USER], "chosen": [{"role": "assistant", "content": None}], "rejected": [OTHER]}, path="$.chosen[0].content", schema="preference_v1"),
+    Story(
+        "null in the turn of a pair",
+        "S04",
+        {"prompt": [USER], "chosen": [{"role": "assistant", "content": None}], "rejected": [OTHER]},
+        path="$.chosen[0].content",
+        schema="preference_v1",
+    ),
     Story("null for a pair's answer", "S04", {"prompt": "p", "chosen": None, "rejected": "b"}, says="a text or a list", schema="preference_v1"),
-    Story("null for every key that may be left out", "S04", dialog({**USER, "name": None, "tool_calls": None, "tool_call_id": None}, ANSWER), says="select(.value != null"),
+    Story(
+        "null for every key that may be left out",
+        "S04",
+        dialog({**USER, "name": None, "tool_calls": None, "tool_call_id": None}, ANSWER),
+        says="select(.value != null",
+    ),
     Story("an empty id", "S04", chat(id=None), says="leave the key out"),
     Story("a list of numbers", "S04", dialog({"role": "user", "content": [1]}, ANSWER), path="$.messages[0].content[0]"),
     Story("a picture in a chat", "S04", dialog({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "q"}]}, ANSWER), says="vision_v1"),
@@ -76,9 +92,17 @@ TYPES = [
     Story("a weight below 0", "S04", pair(weight=-0.1), says="from 0 to 1", schema="completion_v1"),
     Story("half a turn's weight", "S04", dialog(USER, {**ANSWER, "weight": 0.5}), says="0 or 1"),
     Story("a user turn's weight", "S04", dialog({**USER, "weight": 0}, ANSWER), says="only assistant turns"),
-    Story("a user turn's weight in a pair", "S04", {"prompt": [{**USER, "weight": 0}], "chosen": "a", "rejected": "b"}, path="$.prompt[0].weight", schema="preference_v1"),
+    Story(
+        "a user turn's weight in a pair",
+        "S04",
+        {"prompt": [{**USER, "weight": 0}], "chosen": "a", "rejected": "b"},
+        path="$.prompt[0].weight",
+        schema="preference_v1",
+    ),
     Story("a user that calls tools", "S04", dialog({**USER, "tool_calls": [call()]}, ANSWER, tools=[TOOL]), says="only assistant turns call tools"),
-    Story("a user that answers a call", "S04", dialog({**USER, "tool_call_id": "x"}, ANSWER), says="only a turn of role tool", path="$.messages[0].tool_call_id"),
+    Story(
+        "a user that answers a call", "S04", dialog({**USER, "tool_call_id": "x"}, ANSWER), says="only a turn of role tool", path="$.messages[0].tool_call_id"
+    ),
     Story("a call of another type", "S04", dialog(USER, calling(call(type="fn")), tools=[TOOL]), says="'function'"),
     Story("a text among the messages", "S04", {"messages": ["q", "a"]}, says="role and content"),
     Story("messages that are an object", "S04", {"messages": {"role": "user", "content": "q"}}, says="a list"),
@@ -93,7 +117,12 @@ TYPES = [
     all_rows("messages as Python", "S05", {"messages": str(chat()["messages"])}, "a Python list"),
     Story("tools as text", "S05", chat(tools=json.dumps([TOOL])), path="$.tools"),
     Story("metadata as text", "S05", pair(metadata='{"a": 1}'), path="$.metadata", schema="completion_v1"),
-    Story("calls as text", "S05", dialog(USER, {"role": "assistant", "content": None, "tool_calls": json.dumps([call()])}, tools=[TOOL]), path="$.messages[1].tool_calls"),
+    Story(
+        "calls as text",
+        "S05",
+        dialog(USER, {"role": "assistant", "content": None, "tool_calls": json.dumps([call()])}, tools=[TOOL]),
+        path="$.messages[1].tool_calls",
+    ),
     Story("turns of a pair as text", "S05", {"prompt": "p", "chosen": json.dumps([ANSWER]), "rejected": "b"}, path="$.chosen", schema="preference_v1"),
     Story("a prompt of turns as text", "S05", {"prompt": json.dumps([USER]), "completion": "c", "label": True}, path="$.prompt", schema="unpaired_v1"),
     Story("pictures as text", "S05", {"messages": [USER, ANSWER], "images": '["a.png"]'}, path="$.images", schema="vision_v1"),
@@ -114,10 +143,22 @@ FOREIGN = [
     all_rows("Anthropic", "S06", {"system": "s", "messages": [USER, ANSWER]}, FIX + "chat_sft_v1"),
     all_rows("batch requests", "S06", {"custom_id": "1", "method": "POST", "url": "/v1", "body": {"messages": [USER]}}, "hold no answers"),
     all_rows("batch results", "S06", {"id": "b", "custom_id": "1", "response": {"body": {}}, "error": None}, "hold no questions"),
-    all_rows("OpenAI's pairs", "S06", {"input": {"messages": [USER]}, "preferred_output": [ANSWER], "non_preferred_output": [OTHER]}, FIX + "preference_v1", schema="preference_v1"),
+    all_rows(
+        "OpenAI's pairs",
+        "S06",
+        {"input": {"messages": [USER]}, "preferred_output": [ANSWER], "non_preferred_output": [OTHER]},
+        FIX + "preference_v1",
+        schema="preference_v1",
+    ),
     all_rows("pairs without a prompt", "S06", {"chosen": [USER, ANSWER], "rejected": [USER, OTHER]}, FIX + "preference_v1", schema="preference_v1"),
     all_rows("thumbs", "S06", {"question": "q", "answer": "a", "thumbs": "up"}, FIX + "unpaired_v1", schema="unpaired_v1"),
-    all_rows("LLaVA", "S06", {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]}, FIX + "vision_v1", schema="vision_v1"),
+    all_rows(
+        "LLaVA",
+        "S06",
+        {"image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]},
+        FIX + "vision_v1",
+        schema="vision_v1",
+    ),
     all_rows("single messages", "S06", USER, "whole conversation"),
     whole("the other spec", "S06", GOOD_PAIRS, FIVE, FIX + "chat_sft_v1", count=12),
     whole("the other spec as it is", "S06", GOOD_PAIRS, FIVE, "declare --schema completion_v1", count=12),
@@ -128,23 +169,54 @@ FOREIGN = [
     whole("all rows in one object", "S06", [{"data": GOOD}], (1,), "jq -c"),
     whole("an error message", "S06", [{"error": {"message": "rate limit", "code": 429}}], (1,), "download failed"),
     whole("two layouts in one file", "S07", [*GOOD, pair(), pair()], (13, 14), "12 of chat rows", also=("S06",)),
-    whole("two foreign layouts", "S07", [*[{"question": "q", "answer": "a"}] * 6, *[{"text": "t"}] * 3], (7, 8, 9), "6 of question and answer", also=("S06", "F09")),
+    whole(
+        "two foreign layouts",
+        "S07",
+        [*[{"question": "q", "answer": "a"}] * 6, *[{"text": "t"}] * 3],
+        (7, 8, 9),
+        "6 of question and answer",
+        also=("S06", "F09"),
+    ),
 ]
 
 NORMALISED = [
-    Story("text parts", "S08", dialog({"role": "user", "content": [{"type": "text", "text": "q"}]}, ANSWER), says="joined", severity="info", path="$.messages[0].content"),
+    Story(
+        "text parts",
+        "S08",
+        dialog({"role": "user", "content": [{"type": "text", "text": "q"}]}, ANSWER),
+        says="joined",
+        severity="info",
+        path="$.messages[0].content",
+    ),
     Story("the role developer", "S08", dialog({"role": "developer", "content": "s"}, USER, ANSWER), says="'system'", severity="info"),
     Story("parallel calls", "S08", chat(parallel_tool_calls=False), says="passed through", severity="info"),
-    Story("text parts of a pair", "S08", {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}], "chosen": "a", "rejected": "b"}, severity="info", schema="preference_v1"),
+    Story(
+        "text parts of a pair",
+        "S08",
+        {"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}], "chosen": "a", "rejected": "b"},
+        severity="info",
+        schema="preference_v1",
+    ),
 ]
 
 ROLES = [
     Story("a role by another name", "M02", turns(("human", "q"), ("assistant", "a")), says="write 'user'", path="$.messages[0].role"),
     Story("a role in capitals", "M02", turns(("User", "q"), ("assistant", "a")), says="write 'user'"),
     Story("a role with its command", "M02", turns(("User", "q"), ("assistant", "a")), says=FIX + "chat_sft_v1"),
-    Story("a function's turn", "M02", dialog(USER, calling(call()), {"role": "function", "name": "look_up", "content": "5"}, ANSWER, tools=[TOOL]), says="write 'tool'"),
+    Story(
+        "a function's turn",
+        "M02",
+        dialog(USER, calling(call()), {"role": "function", "name": "look_up", "content": "5"}, ANSWER, tools=[TOOL]),
+        says="write 'tool'",
+    ),
     Story("a role from nowhere", "M02", turns(("user", "q"), ("narrator", "a")), says="system, user, assistant, tool"),
-    Story("a role of a pair", "M02", {"prompt": [{"role": "human", "content": "q"}], "chosen": "a", "rejected": "b"}, path="$.prompt[0].role", schema="preference_v1"),
+    Story(
+        "a role of a pair",
+        "M02",
+        {"prompt": [{"role": "human", "content": "q"}], "chosen": "a", "rejected": "b"},
+        path="$.prompt[0].role",
+        schema="preference_v1",
+    ),
 ]
 
 STORIES = [*MISSING_AND_UNKNOWN, *TYPES, *FOREIGN, *NORMALISED, *ROLES]

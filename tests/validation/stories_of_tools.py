@@ -13,7 +13,13 @@ def row(*messages: Row) -> Row:
 
 
 STORIES = [
-    Story("arguments that are no JSON", "T01", row(calling(call(arguments="{word: 'sun'}"))), says="not JSON", path="$.messages[1].tool_calls[0].function.arguments"),
+    Story(
+        "arguments that are no JSON",
+        "T01",
+        row(calling(call(arguments="{word: 'sun'}"))),
+        says="not JSON",
+        path="$.messages[1].tool_calls[0].function.arguments",
+    ),
     Story("arguments that are a list", "T01", row(calling(call(arguments='["sun"]'))), says="no JSON object"),
     Story("no arguments at all", "T01", row(calling(call(arguments=""))), says="not JSON"),
     Story("arguments encoded twice", "T01", row(calling(call(arguments=json.dumps('{"word": "sun"}')))), says="encoded twice"),
@@ -29,7 +35,20 @@ STORIES = [
     Story("one result too many", "T03", row(calling(call(id="")), result(""), result(""), ANSWER), says="every call before it has its result"),
     Story("a result without the id that its call has", "T03", row(calling(call()), result(""), ANSWER), says="no tool_call_id"),
     Story("two calls of one id", "T03", row(calling(call(), call("translate")), result(), result(), ANSWER), says="id of its own", path="tool_calls[1].id"),
-    Story("a call that is never answered", "T03", row(calling(call()), USER, ANSWER), says="has no result: 'look_up'", severity="warning", path="$.messages[2].role"),
-    Story("one of two calls is never answered", "T03", row(calling(call(), call("translate", id="call_2")), result(), ANSWER), says="'translate'", severity="warning"),
+    Story(
+        "a call that is never answered",
+        "T03",
+        row(calling(call()), USER, ANSWER),
+        says="has no result: 'look_up'",
+        severity="warning",
+        path="$.messages[2].role",
+    ),
+    Story(
+        "one of two calls is never answered",
+        "T03",
+        row(calling(call(), call("translate", id="call_2")), result(), ANSWER),
+        says="'translate'",
+        severity="warning",
+    ),
     Story("an id used again", "T03", row(calling(call()), result(), calling(call()), result(), ANSWER), says="an earlier one", severity="warning"),
 ]

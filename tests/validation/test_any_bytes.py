@@ -14,13 +14,22 @@ from validation import DataValidator, Limits, Report
 VALIDATOR = DataValidator(limits=Limits(max_row_bytes=4000))
 QUIET = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
+KEYS = [
+    *("messages", "role", "content", "weight", "name", "metadata", "id", "prompt", "completion", "text", "from", "value", "conversations"),
+    *("tools", "tool_calls", "tool_call_id", "function", "arguments", "type", "images", "image", "chosen", "rejected", "label", "parallel_tool_calls"),
+    *("instruction", "input", "output", "model_output", "correction", "signal"),
+]
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["user", "assistant", "system", "<|im_end|>"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["user", "assistant", "system", "tool", "text", "function", "{}", "[]", "<|im_end|>"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["messages", "role", "content", "weight", "name", "metadata", "id", "prompt", "completion", "text", "from", "conversations"])
-            | st.text(max_size=4),
+            st.sampled_from(KEYS) | st.text(max_size=4),
             inner,
             max_size=4,
         )
@@ -43,6 +52,7 @@ def is_sound(report: Report) -> None:
         assert all(letter.isprintable() or letter == "\n" for letter in text)
     for finding in report.findings:
         assert finding.hint
+        assert finding.why or finding.id == "S01"
         assert finding.count >= 1
         assert len(finding.lines) <= 5
 
@@ -84,7 +94,17 @@ def test_rows_made_to_be_slow_are_not(tmp_path: Path) -> None:
         b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "' + b" " * 2_000_000 + b'"}]}',
         b"," * 2_000_000,
         b"[" * 2_000_000,
+        b'{"messages": [' + b'{"role": "user", "content": "q"}, ' * 40_000 + b'{"role": "assistant", "content": "a"}]}',
+        b'{"messages": [' + b'{"role": "usr", "contnt": "q", "x": 1}, ' * 40_000 + b"{}]}",
+        b'{"messages": "[' + b"{'a': " * 9000 + b"1" + b"}" * 9000 + b']"}',  # a literal that Python's parser gives up on
+        b'{"messages": [], "tools": [' + b'{"name": "f"}, ' * 80_000 + b'{"name": "g"}]}',
+        b'{"text": "### Response:' + b"\\n" * 500_000 + b'"}',
+        b'{"text": "Human: ' + b"Assistant:\\n" * 100_000 + b'"}',
+        b'{"text": "[INST] ' + b"[/INST] " * 100_000 + b'"}',
     ]
+    calls = {"tool_calls": [{"id": str(number), "type": "function", "function": {"name": "f"}} for number in range(20_000)]}
+    results = [{"role": "tool", "content": "x", "tool_call_id": str(number)} for number in range(19_000)]
+    rows.append(json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", **calls}, *results]}).encode())
     path = tmp_path / "rows.jsonl"
     path.write_bytes(as_bytes(list(rows)))
     is_sound(DataValidator().check_file(path))

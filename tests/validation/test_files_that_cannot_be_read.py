@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from gate_cases import GOOD, as_bytes, found
 
-from validation import DataValidator
+from validation import DataValidator, Level, Limits
+from validation.source import Source
 
 READ_AS_NOBODY = """
 import os, sys
@@ -70,3 +71,43 @@ def test_a_file_without_read_permission(open_folder: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     report = DataValidator().check_file(tmp_path / "x.jsonl")
     assert "No such file" in found(report, "F11").message
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.part", "rows.jsonl.tmp", "rows.PARTIAL", "rows.jsonl~"])
+def test_a_name_that_says_the_file_is_not_finished(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(as_bytes(GOOD))
+    report = DataValidator().check_file(path)
+    finding = found(report, "F01")
+    assert (finding.severity, report.verdict) == ("warning", "accepted")
+    assert "rename" in finding.hint
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(as_bytes(GOOD))
+    validator = DataValidator()
+    with Source(path, Limits()) as source:
+        examination = validator.begin(source, "chat_sft_v1", Level.QUICK)
+        assert examination.begin()
+
+        def blocks() -> Iterator[bytes]:
+            yield from source.blocks()
+            with path.open("ab") as writer:
+                writer.write(b'{"messages": [{"role": "us')
+
+        examination.read(blocks())
+        report = examination.end("rows.jsonl").report
+    finding = found(report, "F01")
+    assert (finding.severity, report.verdict) == ("error", "refused")
+    assert "it had 1,252 bytes when it was opened and has 1,278 now" in finding.message
+    assert "once it is quiet" in finding.hint
+
+
+def test_a_file_that_is_only_touched_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(as_bytes(GOOD))
+    with Source(path, Limits()) as source:
+        assert source.moved() == ""
+        os.utime(path, ns=(1, 1))
+        assert source.moved() == "it was written to"

@@ -23,6 +23,8 @@ from rendering.rows import INDEX, ROWS, read_index, read_rows
 from store import codec
 from store.seals import check_seal
 from validation.child import gate
+from validation.context import Known
+from validation.signatures import SIGNATURES, read_signatures
 from validation.source import Source
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -290,8 +292,14 @@ def again(folder: Path, first: Path, **changed: object) -> Path:
     return asked
 
 
+def long_rows() -> bytes:
+    """Rows of different words: short ones are alike by nature, and are not signed."""
+    texts = [" ".join(hashlib.sha256(f"{row} {word}".encode()).hexdigest()[:6] for word in range(20)) for row in range(40)]
+    return as_bytes([chat(f"question {row}", text) for row, text in enumerate(texts)])
+
+
 def test_an_accepted_drop_is_checked_again_from_its_own_rows_and_only_what_changes_is_written(tmp_path: Path) -> None:
-    first = ask(tmp_path / "first", many(40), level="quick")
+    first = ask(tmp_path / "first", long_rows(), level="quick")
     gate(first, lambda: NOW)
     second = again(tmp_path / "second", first)
     result = gate(second, lambda: NOW)
@@ -299,8 +307,17 @@ def test_an_accepted_drop_is_checked_again_from_its_own_rows_and_only_what_chang
     written = {path.name for path in (second / ACCEPTED_DROP).iterdir()}
     assert {"report.json", "report.md", "SEALED"} <= written
     assert not written & {ROWS, INDEX}
+    stored = read_signatures(Known(folder=str(second / ACCEPTED_DROP), schema_id="chat_sft_v1", sha256=result.sha256))
+    assert stored.lines.tolist() == list(range(1, 41)), "later drops are compared with what is signed now"
     assert json.loads((second / ACCEPTED_DROP / "report.json").read_text())["level"] == "deep"
     assert not (second / "rows.jsonl").exists(), "the plain rows are gone once they were read"
+
+
+def test_a_drop_that_is_checked_at_deep_is_signed_for_later_drops(tmp_path: Path) -> None:
+    folder = ask(tmp_path / "one", many(40), level="deep")
+    assert gate(folder, lambda: NOW).verdict == "accepted"
+    assert (folder / ACCEPTED_DROP / SIGNATURES).is_file()
+    check_seal(folder / ACCEPTED_DROP)
 
 
 def test_what_the_second_look_puts_aside_leaves_the_index_and_keeps_the_other_splits(tmp_path: Path) -> None:

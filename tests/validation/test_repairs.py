@@ -196,6 +196,13 @@ def test_a_column_of_text_becomes_what_it_says(fix: Fix, out: Path, text: str) -
     assert "[{role, content} ×2]" in mended.applied[0].after
 
 
+def test_turns_of_a_pair_are_decoded_where_a_text_would_do_too(fix: Fix, out: Path) -> None:
+    answer = [{"role": "assistant", "content": "a"}]
+    rows = [{"prompt": f"p{number}", "chosen": json.dumps(answer), "rejected": "b"} for number in range(12)]
+    fix(rows, "decode", schema="preference_v1")
+    assert _rows(out) == [row | {"chosen": answer} for row in rows]
+
+
 def test_arguments_that_were_encoded_twice_are_decoded_once() -> None:
     call = {"type": "function", "id": "1", "function": {"name": "f", "arguments": json.dumps(json.dumps({"a": 1}))}}
     row = {"messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]}

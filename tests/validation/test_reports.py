@@ -136,6 +136,11 @@ def test_how_the_file_was_read_is_told_in_plain_words() -> None:
     assert "turned off by profile mine: B11, D09; 1.50 s" in text
 
 
+def test_rows_that_were_put_aside_are_counted() -> None:
+    text = _report(stats={"levels_run": ["quick"], "quarantined": 2, "kept": 7}).to_text()
+    assert "Levels run: quick; 9 rows = 7 kept + 2 put aside with their errors" in text
+
+
 def test_a_sample_tells_its_error() -> None:
     assert Sampled.of_rows(100, 100) is None
     assert Sampled.of_rows(0, 100) is None

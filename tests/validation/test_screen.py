@@ -43,6 +43,11 @@ FAULTS: dict[str, bytes] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def small_files_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "LEAST_FILE_BYTES", 0)
+
+
 def good_rows(count: int) -> Iterator[bytes]:
     lines = (REAL / "gsm8k_train_chat.jsonl").read_bytes().splitlines(keepends=True)
     for number in range(count):

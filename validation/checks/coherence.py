@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Pair, Sheet
-from validation.embedding import meaning_of
-from validation.findings import Level, Problem, Severity, shown
-from validation.fitness import Fitness, word_likeness
+from validation.findings import Level, Problem, Severity
 
 if TYPE_CHECKING:
+    from validation.fitness import Fitness
     from validation.survey import Survey
 
 LEAST_PAIRS = 12
@@ -31,6 +30,8 @@ SHOWN_PAIRS = 3
 
 
 def _conclude(survey: "Survey") -> Iterator[Problem]:
+    from validation.fitness import Fitness, word_likeness
+
     pairs = _thinned(survey.pairs)
     if len(pairs) < LEAST_PAIRS or len({pair.answer.casefold().strip() for pair in pairs}) < CLASS_SHARE * len(pairs):
         return
@@ -40,13 +41,13 @@ def _conclude(survey: "Survey") -> Iterator[Problem]:
     if meaning is None:
         least = MOVED_WORDS_SHARE if len(pairs) >= FEW_PAIRS else MOVED_FEW_SHARE
         if words.is_low and len(words.elsewhere) >= least * len(pairs):
-            yield _moved(pairs, words, words, "in their words")
+            yield _moved(pairs, words, "their words")
         return
     is_clear = words.auc > CLEAR_AUC and not words.is_low
     if meaning.is_low and not is_clear:
         clearest = max(meaning, words, key=lambda fitness: len(fitness.elsewhere))
         if len(clearest.elsewhere) >= MOVED_SHARE * len(pairs) or _is_prose(pairs):
-            yield _moved(pairs, meaning, clearest, "in what they mean")
+            yield _moved(pairs, clearest, "what they mean")
         return
     stray = {answer: question for answer, question in meaning.perhaps_elsewhere.items() if words.perhaps_elsewhere.get(answer) == question}
     if len(stray) >= max(STRAY_ROWS, STRAY_SHARE * len(pairs)):
@@ -59,7 +60,10 @@ def _thinned(pairs: Sequence[Pair]) -> Sequence[Pair]:
     return [pair for place, pair in enumerate(pairs) if (place // RUN) % step == 0] if step > 1 else pairs
 
 
-def _meaning(survey: "Survey", pairs: Sequence[Pair]) -> Fitness | None:
+def _meaning(survey: "Survey", pairs: Sequence[Pair]) -> "Fitness | None":
+    from validation.embedding import meaning_of
+    from validation.fitness import Fitness
+
     found = meaning_of(survey, "D10 meaning")
     if found is None:
         return None
@@ -68,7 +72,7 @@ def _meaning(survey: "Survey", pairs: Sequence[Pair]) -> Fitness | None:
     return Fitness.of(found.questions[rows] @ found.answers[rows].T, pairs)
 
 
-def _figures(fitness: Fitness) -> dict[str, float]:
+def _figures(fitness: "Fitness") -> dict[str, float]:
     return {"median": round(fitness.median, 3), "shuffled_75": round(fitness.upper_quarter, 3), "auc": round(fitness.auc, 3)}
 
 
@@ -81,21 +85,20 @@ def _is_prose(pairs: Sequence[Pair]) -> bool:
     return answers >= PROSE_WORDS and questions >= QUESTION_WORDS and same_script and len({pair.question for pair in pairs}) > middle
 
 
-def _moved(pairs: Sequence[Pair], low: Fitness, clearest: Fitness, how: str) -> Problem:
+def _moved(pairs: Sequence[Pair], clearest: "Fitness", how: str) -> Problem:
+    from validation.fitness import usual_shift
+
     lines = [pair.line for pair in pairs]
-    shift = clearest.shift(lines)
     moved = {lines[answer]: lines[question] for answer, question in clearest.elsewhere.items()}
+    shift = usual_shift(moved)
     if shift:
-        others = {line: other for line, other in moved.items() if line - other == shift}
-        places = f"{abs(shift)} row{'s' if abs(shift) > 1 else ''} {'below' if shift > 0 else 'above'}"
-        detail = f"most answers stand {places} their question: {_examples(others)}"
-        hint = f"move the answers {'up' if shift > 0 else 'down'} by {abs(shift)}: two columns were joined with an offset"
+        moved = {line: other for line, other in moved.items() if line - other == shift}
+        detail, hint = f"most stand {_rows(shift)} their question: {_examples(moved)}", _back(shift)
     else:
         detail = f"some fit another row's question: {_examples(moved)}" if moved else "they fit no other row's question either"
-        hint = "join questions and answers again, by an id and not by their order"
-    figures = f"median {low.median:.2f}, 75 % point of shuffled pairs {low.upper_quarter:.2f}"
+        hint = ""
     return Problem(
-        message=f"answers fit their questions no better than shuffled ones {how} ({figures}; {len(pairs):,} rows looked at): {detail}",
+        message=f"answers fit their questions no better than shuffled ones do, by {how} ({len(pairs):,} rows looked at); {detail}",
         hint=hint,
         lines=tuple(sorted(moved)),
         count=max(1, len(moved)),
@@ -103,16 +106,26 @@ def _moved(pairs: Sequence[Pair], low: Fitness, clearest: Fitness, how: str) -> 
 
 
 def _strayed(pairs: Sequence[Pair], stray: dict[int, int]) -> Problem:
+    from validation.fitness import usual_shift
+
     moved = {pairs[answer].line: pairs[question].line for answer, question in stray.items()}
-    first = min(moved)
-    answer = next(pair.answer for pair in pairs if pair.line == first)
+    shift = usual_shift(moved)
+    what = f"stand {_rows(shift)} the question that they fit" if shift else "fit another row's question better than their own"
     return Problem(
-        message=f"{len(moved):,} of {len(pairs):,} answers looked at fit another row's question better than their own: {_examples(moved)}; {shown(answer)}",
-        hint="look at these rows: a part of the answers was shifted or mixed up",
+        message=f"{len(moved):,} of {len(pairs):,} answers looked at {what}: {_examples(moved)}",
+        hint=_back(shift) if shift else "look at these rows: a part of the answers was mixed up",
         kind="stray",
         lines=tuple(sorted(moved)),
         count=len(moved),
     )
+
+
+def _rows(shift: int) -> str:
+    return f"{abs(shift)} row{'s' if abs(shift) > 1 else ''} {'below' if shift > 0 else 'above'}"
+
+
+def _back(shift: int) -> str:
+    return f"move these answers {'up' if shift > 0 else 'down'} by {abs(shift)}: questions and answers were joined with an offset"
 
 
 def _examples(moved: dict[int, int]) -> str:
@@ -128,6 +141,7 @@ def _examples(moved: dict[int, int]) -> str:
         "join questions and answers again, by an id and not by their order",
         why="the model would learn to answer something else than it was asked",
         level=Level.DEEP,
+        families=("chat", "completion", "pair"),
         conclude=_conclude,
     )
 )

@@ -13,17 +13,22 @@ _JSON_WHY = "a row that cannot be read is a row that is not learnt"
 
 _UNROLL = "lorad fix {file} -o {out}"
 _FROM_PYTHON = """python3 -c "import ast, json, sys; [print(json.dumps(ast.literal_eval(row))) for row in open(sys.argv[1])]" {file} > {out}"""
-_WHERE_ROWS_MEET = "LC_ALL=C sed 's/}%s *{/}\\n{/g' {file} > {out}"
+
+
+def _where_rows_meet(separator: str) -> str:
+    """Newlines for separators between rows and behind the last; those inside texts stay."""
+    return f"LC_ALL=C sed -e 's/}}{separator} *{{/}}\\n{{/g' -e 's/}}{separator} *$/}}/' {{file}} > {{out}}"
+
 
 # Characters that some programs take for line ends, and JSON Lines does not.
 _SEPARATORS = {
     "\r": ("carriage returns, as old Mac programs end lines", _UNROLL),
-    "\u2028": ("U+2028 (line separator)", _WHERE_ROWS_MEET % r"\xe2\x80\xa8"),
-    "\u2029": ("U+2029 (paragraph separator)", _WHERE_ROWS_MEET % r"\xe2\x80\xa9"),
-    "\x85": ("U+0085 (next line)", _WHERE_ROWS_MEET % r"\xc2\x85"),
-    "\x0b": ("vertical tabs", _WHERE_ROWS_MEET % r"\x0b"),
-    "\x0c": ("form feeds", _WHERE_ROWS_MEET % r"\x0c"),
-    "\x1e": ("record separators", _WHERE_ROWS_MEET % r"\x1e"),
+    "\u2028": ("U+2028 (line separator)", _where_rows_meet(r"\xe2\x80\xa8")),
+    "\u2029": ("U+2029 (paragraph separator)", _where_rows_meet(r"\xe2\x80\xa9")),
+    "\x85": ("U+0085 (next line)", _where_rows_meet(r"\xc2\x85")),
+    "\x0b": ("vertical tabs", _where_rows_meet(r"\x0b")),
+    "\x0c": ("form feeds", _where_rows_meet(r"\x0c")),
+    "\x1e": ("record separators", _where_rows_meet(r"\x1e")),
 }
 
 
@@ -99,7 +104,7 @@ def two_values(broken: Broken) -> Problem | None:
         return None
     text, place = broken.text or "", broken.position
     separator = next((letter for letter in text[place:].lstrip(" \t")[:1] + _blanks_before(text, place) if letter in _SEPARATORS), "")
-    if separator and text[place:].lstrip("".join(_SEPARATORS) + " \t\n")[:1] in ("{", "["):
+    if separator and text[place:].lstrip("".join(_SEPARATORS) + " \t\n")[:1] in ("{", "[", ""):
         words, fix = _SEPARATORS[separator]
         hint = "JSON Lines ends each row with a newline (\\n): write the file so"
         return Problem(message=f"rows are separated by {words}, not by newlines", kind=f"separator {separator!a}", hint=hint, fix=fix)
@@ -128,6 +133,7 @@ def not_json(broken: Broken) -> Problem:
 
 _KEY_LINE = re.compile(r'"[^"]*"\s*:')
 _STRING_LINE = re.compile(r'"(?:[^"\\]|\\.)*"\s*,?$|-?[0-9][0-9.eE+-]*\s*,?$')
+_PREFIX = re.compile(r'[^{"\[\]}]{1,80}\{\s*"')
 _BARE_KEY = re.compile(r"[A-Za-z_$]")
 _PYTHON_WORD = re.compile(r"(True|False|None)\b")
 
@@ -169,7 +175,9 @@ def _comment(broken: Broken, text: str) -> bool:
 
 
 def _ends_early(broken: Broken, text: str) -> bool:
-    return text.startswith(("{", "[", '"')) and (broken.error.startswith("Unterminated string") or broken.position >= len((broken.text or "").rstrip()))
+    return text.startswith(("{", "[", '"')) and (
+        broken.error.startswith("Unterminated string") or broken.position >= len((broken.text or "").rstrip(" \t\r\n"))
+    )
 
 
 def _tail(broken: Broken, text: str) -> bool:
@@ -214,6 +222,26 @@ _LOOKS = (
         sentence="a record separator before the row",
         hint="this is a JSON text sequence (RFC 7464), not JSON Lines: take the separators out",
         fix="tr -d '\\036' < {file} > {out}",
+    ),
+    _Look(
+        kind="event",
+        matches=lambda broken, text: text.startswith(("data:", "event:")) and (text.startswith("event:") or "{" in text or "[DONE]" in text),
+        sentence="an event of a stream",
+        hint="an API's stream was saved as it came: take the word data: away, and join the pieces of each answer",
+        fix="sed -n 's/^data: *{/{/p' {file} > {out}",
+    ),
+    _Look(
+        kind="web",
+        matches=lambda broken, text: text[:15].lower().startswith(("<!doctype", "<html", "<head", "<body", "<?xml", "</html")),
+        sentence="a piece of a web page",
+        hint="a download failed on its way and saved an error page: fetch the data again",
+    ),
+    _Look(
+        kind="prefix",
+        matches=lambda broken, text: bool(_PREFIX.match(text)) and text.endswith("}"),
+        sentence="something stands before the object",
+        hint="a line is the object alone: take away what stands before it (line numbers, times, names of logs)",
+        fix="sed 's/^[^{]*//' {file} > {out}",
     ),
     _Look(
         kind="array",

@@ -18,6 +18,7 @@ _TURNS_OR_TEXT: tuple[tuple[type, tuple[str, ...]], ...] = (
     (UnpairedRow, ("prompt", "completion")),
     (CorrectionRow, ("prompt",)),
 )
+_OPENING = "[ \t\n\r"
 _TURNS_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
 
@@ -26,6 +27,8 @@ _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
 def blank_text(case: Case) -> Problem | None:
     """A completion, output, instruction, correction, chosen or rejected answer that shows nothing."""
     row = case.row
+    if case.sound:
+        return None
     if isinstance(row, InstructionRow) and is_blank(row.instruction):
         return Problem(message=f"an instruction is empty: {shown(row.instruction)}", path="$.instruction", kind="instruction", why="nothing is asked")
     for talk in case.talks:
@@ -93,6 +96,8 @@ def _is_same(one: str, other: str) -> bool:
     if one == other:
         return True
     if one.isascii() and other.isascii():
+        if one.lstrip()[:1].lower() != other.lstrip()[:1].lower():
+            return False
         return one.lower().split() == other.lower().split()
     return _folded(one) == _folded(other)
 
@@ -120,17 +125,20 @@ def _text_of(answer: Any) -> str:
         Need.ROW,
         "both answers must follow the same turns: write these into prompt, and only what comes after them into chosen and rejected",
         why="the pair would compare the questions, not the answers",
-        families=("pair",),
+        families=("completion", "pair"),
         rank=22,
     )
 )
 def other_prompt(case: Case) -> Problem | None:
     """Conversations that do not begin with the prompt, or not with the same turns."""
-    if not isinstance(case.row, PreferenceRow):
+    if case.sound or not isinstance(case.row, PreferenceRow | UnpairedRow):
         return None
-    for key, talk in zip(("chosen", "rejected"), case.talks, strict=True):
+    keys = ("chosen", "rejected") if isinstance(case.row, PreferenceRow) else ("completion",)
+    for key, talk in zip(keys, case.talks, strict=True):
         if talk.own_prompt:
             return Problem(message=f"the turns of {key!r} do not begin with those of the prompt", path=f"$.{key}", kind=key)
+    if len(case.talks) < 2:
+        return None
     one, other = (talk.messages for talk in case.talks)
     shared = _shared(one, other)
     rest_one, rest_other = one[shared:], other[shared:]
@@ -189,7 +197,7 @@ def turns_as_text(case: Case) -> Problem | None:
     keys = next((keys for row, keys in _TURNS_OR_TEXT if isinstance(case.row, row)), ())
     for key in keys:
         value = getattr(case.row, key)
-        if isinstance(value, str) and _TURNS_AS_TEXT.match(value) and (language := text_that_holds(value)):
+        if isinstance(value, str) and value[:1] in _OPENING and _TURNS_AS_TEXT.match(value) and (language := text_that_holds(value)):
             fix = f"lorad fix {{file}} -o {{out}} --schema {case.spec.id}"
             return Problem(message=f"{key!r} is a text that holds turns as {'JSON' if language == 'json' else 'Python'}", path=f"$.{key}", kind=key, fix=fix)
     return None

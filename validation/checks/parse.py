@@ -110,7 +110,7 @@ def nul_bytes(broken: Broken) -> Problem | None:
         "file.utf8",
         Severity.ERROR,
         Need.BROKEN,
-        "the file is Latin-1 or Windows-1252? Convert it to UTF-8",
+        "is the file Latin-1 or Windows-1252? `iconv -f WINDOWS-1252 -t UTF-8` converts a whole file; the command converts only what is not UTF-8",
         why="a guess at the encoding would teach the model broken letters",
         rank=1,
     )
@@ -133,7 +133,7 @@ def not_utf8(broken: Broken) -> Problem | None:
         if _foreign_letters(raw[error.start :]):
             hint = "the file is in another encoding, not in UTF-8 (`file -i` guesses which): convert it with iconv"
             return Problem(message=message, kind="foreign", hint=hint)
-        return Problem(message=message, fix="iconv -f WINDOWS-1252 -t UTF-8 {file} > {out}")
+        return Problem(message=message, fix="lorad fix {file} -o {out} --repair encoding")
     return None
 
 

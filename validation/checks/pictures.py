@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 LARGEST_FILE = 64 << 20  # bytes
 REMEMBERED = 100_000  # pictures
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # others are drawings, or run programs to decode
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # others are drawings, or run programs to decode
 _ANIMATED = b"\x21\xf9\x04"  # of a GIF: the mark before each frame
 # Pillow's decoders raise what their parsing stumbles over, not one error of their own.
 _DECODING = (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, EOFError, TypeError, AttributeError, RuntimeError, MemoryError, AssertionError)
-_UNREADABLE = (*_DECODING, struct.error, zlib.error)
+UNREADABLE = (*_DECODING, struct.error, zlib.error)
 
 _NO_PICTURES = (
     (b"<svg", "an SVG drawing", "draw it as a PNG first"),
@@ -116,7 +116,7 @@ def judged_content(content: bytes, context: Context) -> tuple[str, str, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata; what cannot be decoded raises
         try:
-            with Image.open(BytesIO(content), formats=_FORMATS) as picture:
+            with Image.open(BytesIO(content), formats=FORMATS) as picture:
                 complaint = _header(picture, content, context)
                 if not complaint[1]:
                     picture.load()
@@ -127,7 +127,7 @@ def judged_content(content: bytes, context: Context) -> tuple[str, str, str]:
             return _bomb(f"is far over {context.limit('V04', 'megapixels'):g} megapixels")
         except MemoryError:
             return "memory", "needs more memory to decode than the gate has", "save it smaller"
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             return "broken", f"does not decode to its end: {shown(str(error) or type(error).__name__)}", ""
 
 

@@ -85,7 +85,8 @@ def _of_repeats(words: Sequence[str]) -> Iterator[str]:
         grams = Counter(zip(*(words[start:] for start in range(size)), strict=False))
         gram, count = grams.most_common(1)[0]
         if count > 1 and count * sum(map(len, gram)) > most * total:
-            yield f"repeated {size}-grams"
+            yield "repeated words"
+            return
 
 
 def is_garbled(text: str) -> bool:
@@ -102,7 +103,7 @@ def repeats_lines(text: str) -> bool:
     return len(lines) >= 6 and len(lines) - len(set(lines)) > 0.5 * len(lines)
 
 
-RULES = ("word length", "symbols", "letters", "stop words", "bullets", "ellipses", "repeated lines", *(f"repeated {size}-grams" for size in (2, 3, 4)))
+RULES = ("word length", "symbols", "letters", "stop words", "bullets", "ellipses", "repeated lines", "repeated words")
 _BROKEN = {"garbled": "more than half of the answer is signs", "repeats": "most lines of the answer repeat others"}
 
 

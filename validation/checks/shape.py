@@ -15,19 +15,18 @@ from validation.checks.registry import Check, Need, Totals, Value, entered
 from validation.conversions import KNOWN_ROLES, ROLE_NAMES
 from validation.findings import Problem, Severity, shown
 from validation.layouts import LAYOUTS, Layout, layout_of
-from validation.misfits import Misfit, mended, misfits_of, struct_of
+from validation.misfits import Misfit, mended, misfits_of
 
 __all__ = ["MESSAGE_KEYS", "ROLE_NAMES", "TOOL_KEYS", "Shape", "loosened", "shape_of"]
 
 MESSAGE_KEYS = MESSAGE_REQUIRED + MESSAGE_OPTIONAL
 TOOL_KEYS = ("tools", "tool_calls", "tool_call_id", "function_call", "functions", "parallel_tool_calls")
-_OWNERS = {
+OWNERS: dict[type, tuple[str, str]] = {
     Turn: ("message", "a message"),
     Call: ("call", "a tool call"),
     Function: ("function", "the function of a tool call"),
     Part: ("part", "a content part"),
 }
-_NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
 _LONGEST_KEY = 64
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DROPPABLE = ("metadata", "id", "weight", "name")
@@ -60,13 +59,16 @@ def _shape(plain: Any, spec: Spec) -> Shape:
 
 
 def _without_echoes(misfits: Sequence[Misfit]) -> list[Misfit]:
-    """Each fault once: a content is null because its calls have another name; a part of another type has other keys."""
+    """Each fault once: a content is null because its calls have another name; a part of another type has other keys; and so has a row without its own."""
+    lacking = any(one.fault == "missing" and one.path.count(".") == 1 for one in misfits)
     calling = {one.path for one in misfits if one.fault == "unknown" and one.owner is Turn and _means_calls(one.key)}
     foreign = {one.path.removesuffix(".type") for one in misfits if one.fault == "literal" and one.owner is Part}
 
     def is_echo(one: Misfit) -> bool:
         if one.owner is Turn and one.key == "content" and one.fault in ("null", "missing"):
             return one.path.removesuffix(".content") in calling
+        if one.fault == "unknown" and one.path == "$":
+            return lacking and not _nearest(one.key, tuple(one.keys))
         return one.owner is Part and one.fault == "unknown" and one.path in foreign
 
     return [one for one in misfits if not is_echo(one)]
@@ -74,11 +76,6 @@ def _without_echoes(misfits: Sequence[Misfit]) -> list[Misfit]:
 
 def _means_calls(key: str) -> bool:
     return key in TOOL_KEYS or _nearest(key, ("tool_calls", "function_call")) != ""
-
-
-def kind_of(value: Any) -> str:
-    """A JSON value's type in words."""
-    return _NAMES.get(type(value), type(value).__name__)
 
 
 def loosened(value: Value) -> SpecRow | None:
@@ -121,9 +118,11 @@ def missing_key(value: Value) -> Iterator[Problem]:
         if misfit.fault != "missing":
             continue
         key = misfit.key
-        owner, words = _OWNERS.get(misfit.owner, ("", ""))
+        owner, words = OWNERS.get(misfit.owner, ("", ""))
         if not owner:
-            yield Problem(message=f"the key {key!r} is missing", path=misfit.path, kind=key, hint=f"a row looks like {value.spec.example}")
+            own = ", ".join(shown(key) for key in list(misfit.within)[:6]) or "none"
+            hint = f"a row looks like {value.spec.example}; this one has the keys {own}"
+            yield Problem(message=f"the key {key!r} is missing", path=misfit.path, kind=key, hint=hint)
         else:
             hint = "every message has a role and a content" if owner == "message" else _CALL_HINT if owner != "part" else "every content part has a type"
             yield Problem(message=f"{words} without {key!r}", path=misfit.path, kind=f"{owner}.{key}", hint=hint)
@@ -134,7 +133,7 @@ def unknown_key(value: Value) -> Iterator[Problem]:
     """A key that the spec does not name."""
     for misfit in shape_of(value).misfits:
         if misfit.fault == "unknown":
-            owner, words = _OWNERS.get(misfit.owner, ("", "a row"))
+            owner, words = OWNERS.get(misfit.owner, ("", "a row"))
             key = misfit.key
             list_key = misfit.path.partition("[")[0].removeprefix("$.")
             hint, fix = _unknown_hint(key, tuple(misfit.keys), owner, list_key if owner else value.spec.id)
@@ -162,6 +161,10 @@ def _unknown_hint(key: str, known: tuple[str, ...], owner: str, place: str) -> t
         return "this is OpenAI's old form: write tool_calls, and tools with type and function", ""
     if key in TOOL_KEYS:
         return "this spec has no tools: leave those rows out, or write calls as text", ""
+    if owner == "message" and key in ("reasoning_content", "reasoning", "thinking"):
+        return "write what is to be learnt of it into the content, where the template has a place for it, or remove the key", _jq(
+            key, f"del(.{place}[]?.{key})"
+        )
     if owner == "message":
         return f"a message has only {', '.join(known)}: remove the key", _jq(key, f"del(.{place}[]?.{key})")
     if key in ("images", "image") and "messages" in known:
@@ -189,13 +192,13 @@ def _jq(key: str, program: str) -> str:
 def stringified(value: Value) -> Iterator[Problem]:
     """A list or object that was written as a text."""
     for misfit in shape_of(value).misfits:
-        if misfit.fault == "type" and (language := _written_as_text(misfit)):
+        if misfit.fault == "type" and (language := written_as_text(misfit)):
             message = f"{misfit.key!r} is a text that holds {'JSON' if language == 'json' else 'a Python list'}"
             kind = misfit.key if language == "json" else f"{misfit.key} {language}"
             yield Problem(message=message, path=misfit.path, kind=kind, fix=f"lorad fix {{file}} -o {{out}} --schema {value.spec.id}")
 
 
-def _written_as_text(misfit: Misfit) -> str:
+def written_as_text(misfit: Misfit) -> str:
     """Whether a text stands for a list or an object that is wanted there: "json" or "python"; empty: no."""
     return text_that_holds(misfit.value) if misfit.kind.is_nested else ""
 
@@ -220,124 +223,15 @@ def text_that_holds(value: Any) -> str:
         return ""
 
 
-@entered(
-    Check(
-        "S04",
-        "spec.type",
-        Severity.ERROR,
-        Need.VALUE,
-        "write the value in the type that the spec names",
-        why="a guess at what was meant would train on something else",
-        rank=14,
-    )
-)
-def wrong_type(value: Value) -> Iterator[Problem]:
-    """A value of another type: null, a number as text, a picture where text belongs."""
-    for misfit in shape_of(value).misfits:
-        if misfit.fault in ("missing", "unknown") or _is_role(misfit) or _is_picture_list(misfit):
-            continue
-        if misfit.fault == "type" and _written_as_text(misfit):
-            continue
-        owner, words = _OWNERS.get(misfit.owner, ("", ""))
-        kind = f"{owner}.{misfit.key}" if owner else misfit.key
-        if misfit.fault == "type":
-            yield _of_null_key(misfit, owner) if _is_left_out_as_null(misfit) else _of_another_type(misfit, owner, kind)
-        else:
-            yield _TELLERS[misfit.fault](misfit, words or "the row", kind)
-
-
-def _is_role(misfit: Misfit) -> bool:
+def is_role(misfit: Misfit) -> bool:
     return misfit.owner is Turn and misfit.key == "role" and misfit.fault == "literal"
-
-
-def _is_picture_list(misfit: Misfit) -> bool:
-    """V02 tells of pictures that are one text."""
-    return misfit.key == "images" and misfit.path == "$.images" and isinstance(misfit.value, str)
-
-
-def _of_another_type(misfit: Misfit, owner: str, kind: str) -> Problem:
-    value = misfit.value
-    if owner == "message" and misfit.path.endswith("]") and misfit.key not in ("content", "tool_calls"):
-        owner, kind = "", misfit.key
-    what = " or ".join(misfit.kind.words) or " or ".join(map(repr, misfit.kind.literals))
-    hint = f"it must be {what}"
-    if misfit.kind.struct is not None and misfit.kind.struct.row is Turn:
-        return Problem(
-            message=f"a message is {kind_of(value)}: {shown(value)}", path=misfit.path, kind="message", hint="a message is an object with role and content"
-        )
-    if misfit.key == "label" and misfit.kind.boolean:
-        hint += ", without quotes" if isinstance(value, str) else ": 1 is true and 0 is false"
-    named = f"{_words(owner)} {misfit.key}" if owner else f"the value of {misfit.key!r}"
-    told = kind_of(value) if value is None else f"{kind_of(value)}: {shown(value)}"
-    return Problem(message=f"{named} is {told}", path=misfit.path, kind=kind, hint=hint)
-
-
-def _is_left_out_as_null(misfit: Misfit) -> bool:
-    return misfit.value is None and not misfit.path.endswith("]") and misfit.key not in struct_of(misfit.owner).required
-
-
-def _of_null_key(misfit: Misfit, owner: str) -> Problem:
-    """Keys that may be left out, as data frames fill them: one finding, however many keys."""
-    named = f"{_words(owner)} {misfit.key!r}" if owner else f"the value of {misfit.key!r}"
-    hint = f"leave the key out instead of writing null; where it stands, it must be {' or '.join(misfit.kind.words) or 'a value'}"
-    fix = "jq -c 'with_entries(select(.value != null))' {file} > {out}"
-    if owner:
-        key = misfit.path.partition("[")[0].removeprefix("$.")
-        fix = f"jq -c '.{key}[]? |= with_entries(select(.value != null or .key == \"content\"))' {{file}} > {{out}}" if owner == "message" else ""
-    return Problem(message=f"{named} is null", path=misfit.path, kind=f"{owner}.null", hint=hint, fix=fix)
-
-
-def _words(owner: str) -> str:
-    return {"message": "a message's", "call": "a tool call's", "function": "a called function's", "part": "a content part's"}[owner]
-
-
-def _of_literal(misfit: Misfit, words: str, kind: str) -> Problem:
-    value, key = misfit.value, misfit.key
-    if misfit.owner is Turn and key == "weight":
-        return Problem(message=f"a message's weight is {shown(value)}", path=misfit.path, kind=kind, hint="a message's weight is the number 0 or 1")
-    if misfit.owner is Part:
-        hint = 'a text is {"type": "text", "text": "…"}; rows with pictures are rows of vision_v1: {"type": "image"}, and its path in the list images'
-        return Problem(message=f"a content part has the type {shown(value)}", path=misfit.path, kind=f"{kind}.{shown(value)}", hint=hint)
-    allowed = " or ".join(repr(one) for one in misfit.kind.literals)
-    return Problem(message=f"{words} has the {key} {shown(value)}", path=misfit.path, kind=kind, hint=f"it must be {allowed}")
-
-
-def _of_range(misfit: Misfit, words: str, kind: str) -> Problem:
-    least, most = misfit.kind.least, misfit.kind.most
-    span = (
-        f"from {least:g} to {most:g}" if least is not None and most is not None else f"of at least {least:g}" if least is not None else f"of at most {most:g}"
-    )
-    named = "the row's weight" if misfit.path == "$.weight" else f"the value of {misfit.key!r}"
-    return Problem(message=f"{named} is {shown(misfit.value)}", path=misfit.path, kind=f"{kind}.range", hint=f"it is a number {span}")
-
-
-def _of_null(misfit: Misfit, words: str, kind: str) -> Problem:
-    hint = "write the text; null stands only beside tool_calls"
-    return Problem(message="a message's content is null", path=misfit.path, kind=kind, hint=hint)
-
-
-def _of_role(misfit: Misfit, words: str, kind: str) -> Problem:
-    """A weight or calls of a turn that is not the assistant's."""
-    role = shown(str(misfit.within.get("role")))[1:-1]
-    if misfit.key == "weight":
-        hint = "only assistant turns are learnt and can be taken out by weight 0: remove the key"
-        return Problem(message=f"a {role} turn has a weight", path=misfit.path, kind="message.weight.role", hint=hint)
-    return Problem(message=f"a {role} turn calls tools", path=misfit.path, kind="message.tool_calls.role", hint="only assistant turns call tools")
-
-
-def _of_picture(misfit: Misfit, words: str, kind: str) -> Problem:
-    hint = "rows with pictures are rows of vision_v1: check them with --schema vision_v1"
-    return Problem(message="a picture stands in a content", path=misfit.path, kind="picture", hint=hint)
-
-
-_TELLERS = {"literal": _of_literal, "range": _of_range, "null": _of_null, "not_learnt": _of_role, "picture": _of_picture}
 
 
 @entered(Check("M02", "msg.role", Severity.ERROR, Need.VALUE, "", why="a template drops a role that it does not know, or raises", rank=15))
 def unknown_role(value: Value) -> Iterator[Problem]:
     """A role that the spec does not know; capitals count."""
     for misfit in shape_of(value).misfits:
-        if not _is_role(misfit):
+        if not is_role(misfit):
             continue
         role = misfit.value
         right = KNOWN_ROLES.get(role.strip().lower(), "")

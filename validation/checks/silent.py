@@ -165,8 +165,10 @@ def _keys_of(case: Case) -> int:
     """How many keys the row has where none stands twice, and none that may be left out is written with its default."""
     row = case.row
     keys = _open(case).keys + (row.id != "") + (row.weight != 1.0)
-    if case.sound:
-        return keys + 1 + 2 * len(row.messages)  # type: ignore[union-attr]
+    turns = getattr(row, "messages", None)
+    if case.sound and type(turns) is list:
+        names = sum(1 for turn in turns if turn.name) if b'"name"' in case.raw else 0
+        return keys + 1 + 2 * len(turns) + names
     for name, default in _typed_fields(type(row)):
         value = getattr(row, name)
         if value is not msgspec.UNSET and value != default:

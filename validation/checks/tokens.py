@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import LoradError
 from rendering.specs import Message
+from validation import loaded
 from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Context, Sheet
@@ -63,12 +64,10 @@ class Ledger:
     """Counts the rows of each batch once, for all checks that ask."""
 
     def __init__(self, context: Context) -> None:
-        from rendering.counting import ConversationCounter
-
         renderer = context.renderer
         assert renderer is not None, "needs_base has answered"
         self._renderer = renderer
-        self._counter = ConversationCounter(renderer)
+        self._counter = loaded.counter(renderer)
         self.note = self._counter.note
         """Why rows are not counted the fast way; empty: they are."""
         self._max_length = context.around.max_length

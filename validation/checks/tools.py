@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -152,7 +153,7 @@ def call_of_no_tool(case: Case) -> Problem | None:
         if not declared:
             hint = "add the list tools to the row, with a declaration of each tool that it calls"
             return Problem(message=f"a call of {shown(call.name)}, but the row declares no tools", path=f"{path}.name", kind="none", hint=hint)
-        near = difflib.get_close_matches(call.name[:64], sorted(declared), n=1)
+        near = difflib.get_close_matches(call.name[:64], sorted(declared)[:_FIRST], n=1)
         hint = f"did you mean {shown(near[0])}?" if near else f"the row declares {', '.join(shown(name) for name in sorted(declared)[:5])}"
         return Problem(message=f"a call of {shown(call.name)}, which the row does not declare", path=f"{path}.name", hint=hint)
     return None
@@ -167,33 +168,56 @@ def _name_of(tool: Mapping[str, Any]) -> str:
 # --- calls and their results
 
 
+_FIRST = 256  # open calls that a result is compared with by name: a hostile row has thousands
+
+
 @dataclass(slots=True)
 class _Ledger:
     """The calls of a row that wait for their results, and what was seen so far."""
 
-    open: list[ToolCall] = field(default_factory=list)
+    by_id: dict[str, ToolCall] = field(default_factory=dict)
+    without_id: list[ToolCall] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     any_call: bool = False
     confused: bool = False  # a result found no call since the last turn that was none: then an open call is no second fault
+
+    @property
+    def open(self) -> list[ToolCall]:
+        return [*self.by_id.values(), *self.without_id]
+
+    def enter(self, call: ToolCall) -> None:
+        """One more call."""
+        self.any_call = True
+        if call.id:
+            self.by_id[call.id] = call
+        else:
+            self.without_id.append(call)
+
+    def forget(self) -> None:
+        """The turns go on: what is open stays without its result."""
+        self.by_id, self.without_id, self.confused = {}, [], False
 
     def take(self, result: Message) -> str:
         """Settle the call that this is the result of. What is wrong; empty: nothing."""
         id, name = result.tool_call_id, result.name
         if id and id in self.ids:
-            self.open = [call for call in self.open if call.id != id]
+            self.by_id.pop(id, None)
             return ""
-        fitting = [call for call in self.open if not call.id]
-        if not id:  # a result without an id may name its tool
-            fitting += [call for call in self.open if call.id and call.name == name]
-        if fitting:
-            self.open.remove(next((call for call in fitting if call.name == name), fitting[0]))
+        # A result without an id is that of the next call without one; or it names its tool.
+        place = next((place for place, call in enumerate(self.without_id[:_FIRST]) if call.name == name), 0)
+        if self.without_id:
+            del self.without_id[place]
+            return ""
+        named = "" if id or not name else next((call.id for call in islice(self.by_id.values(), _FIRST) if call.name == name), "")
+        if named:
+            del self.by_id[named]
             return ""
         self.confused = True
         if not self.any_call:
             return "no call comes before it"
         if id:
             return f"no call before it has the id {shown(id)}"
-        return "it has no tool_call_id, though the calls before it have ids" if self.open else "every call before it has its result"
+        return "it has no tool_call_id, though the calls before it have ids" if self.by_id else "every call before it has its result"
 
 
 @entered(
@@ -228,12 +252,13 @@ def _orphans_of(talk: Talk) -> Iterator[Problem]:
                 path = f"{talk.places[index]}.tool_call_id" if message.tool_call_id else talk.places[index]
                 yield Problem(message=f"a tool's result stands alone: {fault}", path=path, kind="result")
             continue
-        if ledger.open and not ledger.confused:
-            names = ", ".join(shown(call.name) for call in ledger.open[:3])
+        waiting = [] if ledger.confused else ledger.open
+        if waiting:
+            names = ", ".join(shown(call.name) for call in waiting[:3])
             hint = "put the tool's result behind the call, as a turn of role tool"
             why = "the model learns to go on without the result"
             yield Problem(message=f"a call has no result: {names}", path=talk.role(index), kind="call", hint=hint, why=why, severity=Severity.WARNING)
-        ledger.open, ledger.confused = [], False
+        ledger.forget()
         begun = begun or message.role != "system"
         yield from _entered(message.tool_calls, ledger, f"{talk.places[index]}.tool_calls")
 
@@ -250,6 +275,5 @@ def _entered(calls: Sequence[ToolCall], ledger: _Ledger, path: str) -> Iterator[
             message = f"a call has the id {shown(call.id)} of an earlier one"
             yield Problem(message=message, path=f"{path}[{number}].id", kind="id again", hint=hint, severity=Severity.WARNING)
         here.add(call.id)
-        ledger.open.append(call)
+        ledger.enter(call)
     ledger.ids |= here - {""}
-    ledger.any_call = ledger.any_call or bool(calls)

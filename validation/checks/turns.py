@@ -79,7 +79,7 @@ def turns_out_of_order(case: Case) -> Problem | None:
     if case.sound or no_messages(case):
         return None
     for talk in case.talks:
-        if talk.own_prompt and case.spec.family == "pair":
+        if talk.own_prompt:
             continue  # P02 tells of answers that bring another prompt
         signature = tuple(map(_kind_of_turn, talk.messages))
         found = _order(signature) if len(signature) < _LONGEST_KNOWN else _order.__wrapped__(signature)

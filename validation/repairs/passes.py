@@ -25,7 +25,8 @@ _NO_TOKENS = ControlTokens()
 _MOST_DIGITS = 300  # of an integer; the forgiving parser cuts longer ones
 DOUBLE = "double"
 _ROW_REPAIRS = tuple(repair for repair in REPAIRS.values() if repair.row)
-_OF_TYPED_ROWS = ("mojibake", "redact")  # besides arguments that were encoded twice
+_OF_TYPED_ROWS = ("mojibake", "redact")
+_TEXT_OF_JSON = (b'"[', b'"{', b'"\\"')  # a string that may hold JSON: a row with one may still be a row of the spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +165,7 @@ class _Rows:
 
     def _worth_a_look(self, raw: bytes) -> bool:
         """Whether a repair may have something to do: a row of the spec needs none of its form."""
-        if any(name in self._plan.active for name in _OF_TYPED_ROWS) or b'"\\"' in raw:
+        if any(name in self._plan.active for name in _OF_TYPED_ROWS) or any(mark in raw for mark in _TEXT_OF_JSON):
             return True
         try:
             self._plan.spec.decode(raw)
