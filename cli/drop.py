@@ -43,7 +43,7 @@ def drop(files: tuple[Path, ...], adapter: str, settings: tuple[str, ...], wait:
     values, job = sidecar_layer(sidecar, "the command line")
     level_of(ConfigLoader(config).load(sidecar=values), parse_adapter(adapter), job.get("source", ""))  # tells an unknown source now
     for file in files:
-        _refuse_folder(file)
+        _refuse_folder(file, sidecar)
     home = home_of(config_path(config))
     home.prepare()
     if wait:
@@ -63,15 +63,18 @@ def _said(words: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value is not None}
 
 
-def _refuse_folder(file: Path) -> None:
-    """Raises UsageError for a folder that the gate would refuse unread."""
+def _refuse_folder(file: Path, sidecar: dict[str, Any]) -> None:
+    """Raises UsageError for a folder that would be refused unread."""
     if file.suffix != ".drop" or not file.is_dir():
         return
-    from validation.bundle import rows_file
+    from validation.bundle import SIDECAR_SUFFIX, rows_file
 
     _, obstacle = rows_file(file)
     if obstacle:
         raise UsageError(f"{file}: {obstacle}", hint="a drop with pictures is a folder NAME.drop with one .jsonl file in it", code="FILE_KIND")
+    inside = next((path.name for path in file.iterdir() if path.name.endswith(SIDECAR_SUFFIX)), "")
+    if inside and sidecar:
+        raise UsageError(f"{file} has a sidecar of its own, {inside!r}", hint="say everything there, or take it out of the folder", code="SIDECAR_TWICE")
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:

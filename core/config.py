@@ -92,8 +92,8 @@ class ValidationConfig(Section):
     """Evaluation sets that no drop may hold: paths of JSON Lines files; relative paths start at the config's folder."""
     processes: Annotated[int, Field(ge=1, le=64)] = 2
     """Processes that check one large file."""
-    memory_mb: Annotated[int, Field(ge=512)] = 4096
-    """Most address space of each process of the gate, in MiB."""
+    memory_mb: Annotated[int, Field(ge=2048)] = 4096
+    """Most address space of each process of the gate, in MiB; its libraries alone reserve up to 1,800 of them."""
     cpu_s: Annotated[int, Field(ge=0)] = 0
     """Most CPU seconds of each process of the gate for one file; 0 means no bound."""
     max_row_bytes: Count = 4 << 20

@@ -12,10 +12,12 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from core.config import LevelName, Resolved
 from core.errors import ConfigError
+
+if TYPE_CHECKING:  # its import costs more than a quick check
+    from core.config import LevelName, Resolved
 
 GATE_SPEC = "gate-spec.json"
 GATE_RESULT = "result.json"
@@ -85,7 +87,7 @@ class GateResult:
     ended_at: datetime
 
 
-def level_of(resolved: Resolved, adapter: str, source: str) -> LevelName:
+def level_of(resolved: "Resolved", adapter: str, source: str) -> "LevelName":
     """How deep a drop is checked: what its sidecar says, else its source, else its adapter, else the config.
 
     Raises ConfigError for a source that the config does not know, where it knows any: a typo must not make the check shallower.

@@ -7,9 +7,8 @@ from daemon.index import Index
 from store.bases import base_folder, models_dir
 from store.drops import ORIGINAL, drop_folder, rows_folder
 from store.seals import is_sealed
+from validation.embedding import SENTENCE_MODEL
 from validation.profiles import resolve_profile
-
-EMBEDDER = "all-minilm-l6-v2"  # the sentence model, once `lorad models pull` has sealed it
 
 
 def make_gate_spec(index: Index, seen: DropSeen, level: str) -> GateSpec:
@@ -19,7 +18,7 @@ def make_gate_spec(index: Index, seen: DropSeen, level: str) -> GateSpec:
     limits = config.validation
     profile = resolve_profile(limits.profile, limits.profiles)
     is_accepted = drop.state is DropState.ACCEPTED
-    embedder = models_dir(index.config) / EMBEDDER
+    embedder = models_dir(index.config) / SENTENCE_MODEL
     return GateSpec(
         drop=drop.id,
         adapter=drop.claim.adapter,

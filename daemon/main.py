@@ -138,6 +138,8 @@ class Loop:
         now = clock.now()
         if not self.gates.new.is_busy():
             self.gates.new.ensure()
+        if not self.gates.background.is_busy() and not self.index.unproven:
+            self.gates.background.close()
         self.links.ensure()
         facts = self.observer.look()
         self._note_prerequisites()

@@ -89,14 +89,16 @@ class SentenceModel:
         self._model: Any = BertModel.from_pretrained(str(folder), local_files_only=True, add_pooling_layer=False, dtype=dtype).eval()
 
     def vectors(self, texts: Sequence[str], on_progress: OnProgress = lambda done: None) -> "NDArray[np.float32]":
-        """One row a text, of unit length."""
+        """One row a text, of unit length; zeros where the tokenizer makes nothing of a text."""
         import numpy as np
 
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
         found = np.zeros((len(ids), int(self._model.config.hidden_size)), dtype=np.float32)
         done = 0
         for batch in batches([len(one) for one in ids], BATCH_TOKENS):
-            found[batch] = self._pooled([ids[place] for place in batch])
+            told = [place for place in batch if ids[place]]
+            if told:
+                found[told] = self._pooled([ids[place] for place in told])
             done += len(batch)
             on_progress(done)
         return found

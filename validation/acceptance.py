@@ -63,6 +63,10 @@ class _Keys:
         self.lines.append(line)
         self.keys.append(row_key(self.spec, row, messages))
 
+    def num_with(self, aside: Mapping[int, set[str]]) -> int:
+        """How many rows are known: these, and those that were put aside."""
+        return len(self.lines) + (len(aside.keys() - set(self.lines)) if aside else 0)
+
 
 def judge(folder: Path, spec: GateSpec) -> Judged:
     """Check what the spec names; in the end either `drop/` lies in `folder` or nothing does. Raises LoradError, OSError."""
@@ -107,7 +111,7 @@ class _Pass:
         report, aside = examined.report, put_aside(examined, asked.quarantine_share) if asked.quarantine_share else {}
         if aside:
             report = without(report, aside)
-        if not asked.accepted and report.verdict == "accepted" and (lost := report.rows - len(aside.keys() | set(keys.lines))):
+        if not asked.accepted and report.verdict == "accepted" and (lost := report.rows - keys.num_with(aside)):
             report = replace(report, findings=(_lost(lost, self._spec.id), *report.findings))
         if report.verdict == "accepted":
             self._write(examined, keys, aside, source.path)

@@ -61,7 +61,9 @@ def gate(folder: Path, now: Now, *, is_bounded: bool = False) -> GateResult:
             judged = judge(folder, spec)
         _keep_or_leave(folder, judged)
         result = _verdict(spec.drop, judged, now())
-    except Exception as error:  # a child's border: no input may end it
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a child's border: no input may end it; a panic of Rust code is no Exception
         # Without the exception's own words: they may quote a row, and no log holds one.
         log.error("gate fails action=gate folder=%s error=%s\n%s", folder.name, type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
         shutil.rmtree(folder / ACCEPTED_DROP, ignore_errors=True)  # frees the space that the answer may need
@@ -121,7 +123,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MEMORY_HINT = "raise validation.memory_mb in config.json, or split the file"
 
 
-def _failure(spec: GateSpec | None, name: str, error: Exception, seconds: float, ended_at: datetime) -> GateResult:
+def _failure(spec: GateSpec | None, name: str, error: BaseException, seconds: float, ended_at: datetime) -> GateResult:
     if isinstance(error, LoradError):
         code, message, hint = error.code, error.what, error.hint
     elif isinstance(error, MemoryError):

@@ -107,10 +107,10 @@ class Fitness:
 
     @cached_property
     def perhaps_elsewhere(self) -> "dict[int, int]":
-        """The same with less certainty, and only where the own question does not fit at all."""
+        """The same, and with less certainty those whose own question does not fit at all."""
         moved = self._moved(GAIN - 1, MARGIN / 2)
         most = max(self.upper_quarter, WORDS_BY_CHANCE)
-        return {answer: question for answer, question in moved.items() if self.own[answer] <= most}
+        return self.elsewhere | {answer: question for answer, question in moved.items() if self.own[answer] <= most}
 
     def _moved(self, least_gain: float, least_margin: float) -> "dict[int, int]":
         import numpy as np

@@ -22,6 +22,8 @@ from core.errors import LoradError
 log = logging.getLogger("lorad.gate")
 
 OPEN_FILES = 512
+MOST_THREADS = 4  # of a library
+WRITTEN_MOST = 8  # times the size of the file that is checked, for each file that is written
 WRITTEN_SLACK_BYTES = 64 << 20
 CPU_GRACE_S = 10  # between the sentence that the gate says itself and the signal that ends it
 
@@ -44,6 +46,9 @@ class CpuSpentError(LoradError):
 
 def enter() -> None:
     """Give up for good what reading a file never needs. Call before the first thread: a namespace is for one thread alone."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
+        # On a large machine the stacks of idle threads would use up the address space.
+        os.environ.setdefault(name, str(min(MOST_THREADS, os.cpu_count() or 1)))
     for name, limit in (("RLIMIT_CORE", 0), ("RLIMIT_NOFILE", OPEN_FILES)):
         _lower(name, limit)
     if sys.platform != "linux":
@@ -88,8 +93,8 @@ def bounded(bounds: Bounds) -> Iterator[None]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     wanted = {
         "RLIMIT_AS": bounds.memory_mb << 20,
-        # The compressed copy, the index, the reports; what is put aside may be escaped.
-        "RLIMIT_FSIZE": 3 * bounds.file_bytes + WRITTEN_SLACK_BYTES if bounds.file_bytes else 0,
+        # The largest is the index of a file of very short rows: 110 bytes for a row of 31.
+        "RLIMIT_FSIZE": WRITTEN_MOST * bounds.file_bytes + WRITTEN_SLACK_BYTES if bounds.file_bytes else 0,
         "RLIMIT_CPU": int(usage.ru_utime + usage.ru_stime) + bounds.cpu_s + CPU_GRACE_S if bounds.cpu_s else 0,
     }
     before = {name: _set_soft(name, limit) for name, limit in wanted.items() if limit}

@@ -5,6 +5,7 @@ does not pass is judged row by row; so the screen may be too strict, and never t
 """
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -12,9 +13,11 @@ import msgspec
 
 from rendering.rowtypes import ChatRow, CompletionRow
 from rendering.specs import BAD_JSON, SpecRow
+from validation.checks.silent import has_spaced_key
 from validation.findings import is_blank
 
-_NEWLINE, _QUOTE, _COLON, _BACKSLASH, _U, _OPENING, _CLOSING = b'\n":\\u{}'
+_NEWLINE, _OPENING, _CLOSING, _QUOTE, _BLANK, _COLON = b'\n{}" :'
+_ESCAPE_U, _BLANK_COLON, _QUOTE_COLON, _ESCAPED_QUOTE = (int.from_bytes(two, sys.byteorder) for two in (b"\\u", b" :", b'":', b'\\"'))
 LEAST_BYTES = 4 << 10  # of a block; below this the screen costs more than it saves
 LEAST_FILE_BYTES = 1 << 20  # below this loading numpy costs more
 
@@ -40,11 +43,19 @@ class Screen:
 
         if not block.startswith(b"{") or (self._brackets and b"[" in block) or (b"<" in block and _opens_a_token(block)):
             return None
-        octets = np.frombuffer(block, dtype=np.uint8)
-        before, after = octets[:-1], octets[1:]
-        escapes = before == _BACKSLASH
-        escapes &= after == _U
-        if escapes.any() and _escaped_ascii(block):
+        octets = np.frombuffer(block, np.uint8)
+        # Two bytes as one number, at even and at odd places: half the work of comparing bytes.
+        pairs = (np.frombuffer(block, np.uint16, len(block) // 2), np.frombuffer(block, np.uint16, (len(block) - 1) // 2, 1))
+
+        def beside(pair: int, step: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+            """The bytes so many steps from each place of two bytes. A block neither begins nor ends with them."""
+            return np.concatenate([octets[2 * np.flatnonzero(half == pair) + odd + step] for odd, half in enumerate(pairs)])
+
+        if any((half == _ESCAPE_U).any() for half in pairs) and _escaped_ascii(block):
+            return None
+        # A key with blanks before its colon is one that the count below would not see.
+        blanks = beside(_BLANK_COLON, -1)
+        if (blanks == _QUOTE).any() or ((b"\t" in block or b"\r" in block or (blanks == _BLANK).any()) and has_spaced_key(block)):
             return None
         # Lines: each newline stands behind a row, and each but the last before one. The decoder would take them anywhere.
         ends = np.flatnonzero(octets == _NEWLINE)
@@ -57,12 +68,10 @@ class Screen:
         if len(rows) != len(ends):
             return None
         # A typed decoder keeps the last of two equal keys in silence: as many keys as the rows need, so none stands twice.
-        quotes = before == _QUOTE
-        quotes &= after == _COLON
-        keys = int(np.count_nonzero(quotes))
+        keys = sum(int(np.count_nonzero(half == _QUOTE_COLON)) for half in pairs)
         wanted, num_turns = self._clean(rows)
         if keys > wanted >= 0:
-            keys -= block.count(b'\\":')  # inside a text, where a quote is escaped
+            keys -= int(np.count_nonzero(beside(_ESCAPED_QUOTE, 2) == _COLON))  # inside a text, where a quote is escaped
         return (rows, num_turns) if keys == wanted else None
 
 

@@ -154,6 +154,7 @@ def test_a_folder_with_text_alone_is_trained_on_and_its_inner_sidecar_counts(cir
     folder.mkdir()
     (folder / "rows.jsonl").write_bytes(chat_rows())
     (folder / "rows.job.json").write_text('{"priority": 3}')
+    assert "SIDECAR_TWICE" in circle.lorad("drop", str(folder), "--priority", "4").stderr
     done = circle.lorad("drop", str(folder), "--adapter", "support/tone")
     assert done.returncode == 0, done.stderr
     job = circle.wait(circle.job_folders, "a job is queued")
@@ -237,6 +238,7 @@ def test_the_job_waits_in_the_queue_until_the_deep_check_has_passed(background: 
     job = held_with(circle, chat_rows())
     circle.wait(lambda: circle.status()["gate"]["background"]["drop"], "status names what is checked in the background")
     assert "in the background" in circle.lorad("status").stdout
+    circle.wait(lambda: "waits for the deep check" in circle.lorad("jobs", "list").stdout, "the list says what the job waits for")
     circle.drop(chat_rows(start=1000), "other/tone.jsonl")
     circle.wait(lambda: len(circle.jobs()) == 2, "a new drop is not held up by it")
     assert circle.jobs()[job] == "queued"

@@ -1,118 +1,31 @@
 """Prose that no two rows share, made from a seed; and embeddings without a model."""
 
+import json
 import random
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-NOUNS = [
-    "anchor",
-    "basket",
-    "candle",
-    "dagger",
-    "engine",
-    "falcon",
-    "garden",
-    "harbor",
-    "icicle",
-    "jacket",
-    "kettle",
-    "ladder",
-    "magnet",
-    "needle",
-    "orchard",
-    "pillow",
-    "quarry",
-    "rocket",
-    "saddle",
-    "tunnel",
-    "umbrella",
-    "violin",
-    "walnut",
-    "yogurt",
-    "zipper",
-    "bridge",
-    "castle",
-    "desert",
-    "feather",
-    "glacier",
-    "hammer",
-    "island",
-    "jungle",
-    "lantern",
-    "meadow",
-    "notebook",
-    "ocean",
-    "painter",
-    "ribbon",
-    "saucer",
-]
-VERBS = [
-    "carries",
-    "breaks",
-    "paints",
-    "sells",
-    "hides",
-    "repairs",
-    "measures",
-    "borrows",
-    "polishes",
-    "counts",
-    "throws",
-    "collects",
-    "admires",
-    "drops",
-    "weighs",
-    "burns",
-    "ships",
-    "opens",
-    "folds",
-    "trades",
-]
-PLACES = [
-    "Arden",
-    "Belmont",
-    "Corvo",
-    "Delmar",
-    "Estero",
-    "Falun",
-    "Gorham",
-    "Halden",
-    "Ivrea",
-    "Jarrow",
-    "Kelso",
-    "Lorca",
-    "Modena",
-    "Nairn",
-    "Orense",
-    "Pescara",
-    "Quimper",
-    "Rennes",
-    "Sassari",
-    "Tivoli",
-]
-NAMES = [
-    "Ada",
-    "Bruno",
-    "Clara",
-    "Dario",
-    "Elena",
-    "Felix",
-    "Greta",
-    "Hugo",
-    "Iris",
-    "Jonas",
-    "Karin",
-    "Lukas",
-    "Mira",
-    "Nils",
-    "Olga",
-    "Pavel",
-    "Rosa",
-    "Sven",
-    "Tilda",
-    "Viktor",
-]
+import zstandard
+
+from rendering.rows import conversation_key
+from rendering.specs import SPECS
+from validation.context import Known
+from validation.signatures import write_signatures
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+NOUNS = _words(
+    "anchor basket candle dagger engine falcon garden harbor icicle jacket kettle ladder magnet needle orchard pillow quarry rocket saddle tunnel "
+    "umbrella violin walnut yogurt zipper bridge castle desert feather glacier hammer island jungle lantern meadow notebook ocean painter ribbon saucer"
+)
+VERBS = _words("carries breaks paints sells hides repairs measures borrows polishes counts throws collects admires drops weighs burns ships opens folds trades")
+PLACES = _words("Arden Belmont Corvo Delmar Estero Falun Gorham Halden Ivrea Jarrow Kelso Lorca Modena Nairn Orense Pescara Quimper Rennes Sassari Tivoli")
+NAMES = _words("Ada Bruno Clara Dario Elena Felix Greta Hugo Iris Jonas Karin Lukas Mira Nils Olga Pavel Rosa Sven Tilda Viktor")
 
 
 def draws(seed: int) -> random.Random:
@@ -152,6 +65,21 @@ def chats(rows: Sequence[tuple[str, str]], system: str = "") -> list[object]:
     """Chat rows of questions and answers."""
     first = [{"role": "system", "content": system}] if system else []
     return [{"messages": [*first, {"role": "user", "content": one}, {"role": "assistant", "content": other}]} for one, other in rows]
+
+
+def accepted_drop(home: Path, rows: Sequence[object], name: str = "drop-1", gate: Sequence[int] = (), signed: bool = True) -> Known:
+    """An accepted drop of chat rows below `home`; groups are those that acceptance draws, `gate` names the places of held-back rows."""
+    folder = home / name / "rows"
+    folder.mkdir(parents=True)
+    lines = [json.dumps(row).encode() for row in rows]
+    (folder / "rows.jsonl.zst").write_bytes(zstandard.compress(b"".join(line + b"\n" for line in lines)))
+    spec = SPECS["chat_sft_v1"]
+    groups = [conversation_key(spec.messages(spec.decode(line))).first for line in lines]
+    index = [{"line": place + 1, "group": group, "split": "gate" if place in gate else "train"} for place, group in enumerate(groups)]
+    (folder / "index.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in index))
+    if signed:
+        write_signatures(folder, spec)
+    return Known(folder=str(folder), schema_id="chat_sft_v1", sha256="")
 
 
 def changed(text: str, word: str, place: int) -> str:

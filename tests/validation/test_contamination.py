@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from gate_cases import Check, as_bytes, chat, found, pair
-from prose_cases import NOUNS, changed, chats, draws, pairs
-from test_near_duplicates import drop  # noqa: F401 - a fixture
+from prose_cases import NOUNS, accepted_drop, changed, chats, draws, pairs
 
 from validation import Report
-from validation.context import Known, Surroundings
+from validation.context import Surroundings
 from validation.findings import Severity
 from validation.references import read_reference
 
@@ -186,16 +185,16 @@ def test_arrays_and_plain_lines_are_read_as_items(tmp_path: Path) -> None:
 # --- D04: the adapter's own gate split
 
 
-def test_rows_of_the_gate_split_are_contamination(drop: Callable[..., Known], check: Check) -> None:  # noqa: F811
-    known = drop(chats(ROWS[:40]), gate=(5, 6, 7))
+def test_rows_of_the_gate_split_are_contamination(tmp_path: Path, check: Check) -> None:
+    known = accepted_drop(tmp_path, chats(ROWS[:40]), gate=(5, 6, 7))
     rows = chats([*ROWS[50:80], (f"Once more: {ROWS[5][0]}", "Nobody knows."), (f"Once more: {ROWS[9][0]}", "Nobody knows.")])
     finding = found(check(rows, level="deep", around=Surroundings(known=(known,))), "D04")
     assert (finding.severity, finding.lines) == (Severity.ERROR, (31,))
     assert "row 6 of the gate split of drop-1" in finding.message
 
 
-def test_a_known_conversation_stays_in_its_split_and_is_none(drop: Callable[..., Known], check: Check) -> None:  # noqa: F811
-    known = drop(chats(ROWS[:40]), gate=(5, 6, 7))
+def test_a_known_conversation_stays_in_its_split_and_is_none(tmp_path: Path, check: Check) -> None:
+    known = accepted_drop(tmp_path, chats(ROWS[:40]), gate=(5, 6, 7))
     rows = chats([*ROWS[50:80], (ROWS[5][0], "A better answer.")])
     assert told(check(rows, level="deep", around=Surroundings(known=(known,))), "D04") == []
 

@@ -228,15 +228,24 @@ def test_a_request_that_cannot_be_carried_out_is_an_error_with_a_code(tmp_path: 
     assert not (folder / ACCEPTED_DROP).exists()
 
 
-def test_an_exception_that_nobody_foresaw_is_an_answer_without_the_words_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Panic(BaseException):
+    """What Rust libraries raise, which is no Exception."""
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("the secret row text"), RecursionError("the secret"), Panic("the secret")], ids=lambda error: type(error).__name__
+)
+def test_an_exception_that_nobody_foresaw_is_an_answer_without_the_words_of_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
     def fails(*_: object) -> None:
-        raise RuntimeError("the secret row text")
+        raise error
 
     monkeypatch.setattr("validation.child.judge", fails)
     result = gate(ask(tmp_path / "one", many(12)), lambda: NOW)
     assert (result.verdict, result.code) == ("error", "GATE_CRASH")
-    assert "RuntimeError in fails (test_gate_child.py" in result.message
-    assert "secret" not in result.message
+    assert f"{type(error).__name__} in fails (test_gate_child.py" in result.message
+    assert "secret" not in result.message + caplog.text
 
 
 def test_a_file_that_needs_more_memory_than_the_config_gives_names_the_key_and_the_child_lives_on(tmp_path: Path) -> None:

@@ -1,22 +1,18 @@
 """D03: copies with a few words changed are found with their originals; fillings of a template are no copies."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 from gate_cases import Check, chat, found
-from prose_cases import NAMES, NOUNS, PLACES, changed, chats, draws, pairs
+from prose_cases import NAMES, NOUNS, PLACES, accepted_drop, changed, chats, draws, pairs
 
-from rendering.rows import conversation_key
-from rendering.specs import SPECS
 from validation import Report
-from validation.context import Known, Surroundings
+from validation.context import Surroundings
 from validation.findings import Severity
 from validation.grams import CHUNK_BYTES, grams_of, words_of
-from validation.signatures import SIGNATURES, read_signatures, write_signatures
+from validation.signatures import SIGNATURES, read_signatures
 
 ROWS = pairs(120)
 
@@ -224,58 +220,38 @@ def test_a_few_copies_in_a_large_file_are_told_as_a_figure_only(check: Check) ->
 # --- across drops
 
 
-@pytest.fixture
-def drop(tmp_path: Path) -> Callable[..., Known]:
-    """An accepted drop of chat rows; groups are those that acceptance draws."""
-
-    def make(rows: list[Any], name: str = "drop-1", gate: tuple[int, ...] = (), signed: bool = True) -> Known:
-        folder = tmp_path / name / "rows"
-        folder.mkdir(parents=True)
-        raw = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        (folder / "rows.jsonl.zst").write_bytes(zstandard.compress(raw))
-        spec = SPECS["chat_sft_v1"]
-        groups = [conversation_key(spec.messages(spec.decode(json.dumps(row).encode()))).first for row in rows]
-        index = [{"line": place + 1, "group": group, "split": "gate" if place in gate else "train"} for place, group in enumerate(groups)]
-        (folder / "index.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in index))
-        if signed:
-            write_signatures(folder, spec)
-        return Known(folder=str(folder), schema_id="chat_sft_v1", sha256="")
-
-    return make
-
-
 @pytest.mark.parametrize("signed", [True, False])
-def test_rows_near_to_an_earlier_drop_are_a_warning(signed: bool, drop: Callable[..., Known], check: Check) -> None:
-    known = drop(chats(ROWS[:40]), signed=signed)
+def test_rows_near_to_an_earlier_drop_are_a_warning(signed: bool, tmp_path: Path, check: Check) -> None:
+    known = accepted_drop(tmp_path, chats(ROWS[:40]), signed=signed)
     rows = chats([*ROWS[50:80], *((changed(asked, "really", 9), told) for asked, told in ROWS[:30])])
     finding = found(deep(check, rows, around=Surroundings(known=(known,))), "D03")
     assert (finding.severity, finding.count, finding.lines) == (Severity.WARNING, 30, (31, 32, 33, 34, 35))
     assert "line 31 and line 1 of drop-1" in finding.message
 
 
-def test_a_row_of_a_known_conversation_takes_the_older_ones_place(drop: Callable[..., Known], check: Check) -> None:
-    known = drop(chats(ROWS[:40]))
+def test_a_row_of_a_known_conversation_takes_the_older_ones_place(tmp_path: Path, check: Check) -> None:
+    known = accepted_drop(tmp_path, chats(ROWS[:40]))
     better = chats([(asked, f"{told} Nobody had thought of that.") for asked, told in ROWS[:40]])
     assert near(deep(check, better, around=Surroundings(known=(known,)))) == []
 
 
-def test_signatures_of_another_version_are_worked_out_anew(drop: Callable[..., Known], monkeypatch: pytest.MonkeyPatch) -> None:
-    known = drop(chats(ROWS[:20]))
+def test_signatures_of_another_version_are_worked_out_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = accepted_drop(tmp_path, chats(ROWS[:20]))
     before = read_signatures(known)
     monkeypatch.setattr("validation.signatures.VERSION", 99_999)
     assert (read_signatures(known).exact == before.exact).all()
 
 
-def test_the_same_drop_has_the_same_signatures(drop: Callable[..., Known]) -> None:
-    one, other = drop(chats(ROWS[:30]), gate=(3, 4)), drop(chats(ROWS[:30]), "drop-2", gate=(3, 4))
+def test_the_same_drop_has_the_same_signatures(tmp_path: Path) -> None:
+    one, other = accepted_drop(tmp_path, chats(ROWS[:30]), gate=(3, 4)), accepted_drop(tmp_path, chats(ROWS[:30]), "drop-2", gate=(3, 4))
     assert Path(one.folder, SIGNATURES).read_bytes() == Path(other.folder, SIGNATURES).read_bytes()
     stored = read_signatures(one)
     assert sorted({unit.line for unit in stored.gate.units}) == [4, 5]
     assert len(stored.lines) == len(stored.groups) == len(stored.signatures) == 30
 
 
-def test_a_drop_that_cannot_be_read_is_noted_and_the_rest_goes_on(drop: Callable[..., Known], check: Check) -> None:
-    known = drop(chats(ROWS[:20]))
+def test_a_drop_that_cannot_be_read_is_noted_and_the_rest_goes_on(tmp_path: Path, check: Check) -> None:
+    known = accepted_drop(tmp_path, chats(ROWS[:20]))
     Path(known.folder, SIGNATURES).write_bytes(b"PK\x03\x04 not whole")
     report = deep(check, chats(ROWS[30:60]), around=Surroundings(known=(known,)))
     assert "delete the file" in report.stats["checks_not_run"]["D03 across drops"]  # type: ignore[index]

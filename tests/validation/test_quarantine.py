@@ -13,11 +13,13 @@ from core.tasks import RowsOf
 from rendering.rows import INDEX, read_index, read_rows
 from store import codec
 from store.seals import check_seal
+from validation.checks import CHECKS
 from validation.child import gate
 from validation.examination import Examined
-from validation.findings import Finding, Level, Severity
+from validation.findings import Finding, Level, Problem, Severity
 from validation.quarantine import SHOWN_BYTES, put_aside
 from validation.report import Report, Sampled
+from validation.tally import Tally
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BAD_ROLE = {"messages": [{"role": "robot", "content": "q"}, {"role": "assistant", "content": "a"}]}
@@ -108,6 +110,19 @@ def test_only_rows_whose_own_problem_is_an_error_go_where_a_check_also_warns() -
     assert put_aside(examined(error, warning), 0.5) == {3: {"X"}}
     assert put_aside(examined(error), 0.5) == rows, "a share made errors of all"
     assert put_aside(examined(Finding(id="X", severity=Severity.ERROR, name="x", count=9, lines=(3,), message="m", hint="h")), 0.5) == {}
+
+
+def test_what_is_known_of_rows_comes_back_whole_from_another_process() -> None:
+    checks = {check.id: check for check in CHECKS}
+    tally = Tally(keep_rows=True)
+    tally.add(checks["M02"], Problem(message="m"), 3)
+    tally.add(checks["M08"], Problem(message="m"), 4)
+    read = Tally.of(json.loads(json.dumps(tally.to_plain())), checks)
+    assert (read.rows, read.error_rows) == ({3: {"M02"}, 4: {"M08"}}, {3: {"M02"}})
+    first = Tally(keep_rows=True)
+    first.add(checks["M02"], Problem(message="m"), 1)
+    first.merge(read)
+    assert first.error_rows == {1: {"M02"}, 3: {"M02"}}
 
 
 def test_an_error_that_only_a_sample_was_looked_at_for_refuses_the_file() -> None:

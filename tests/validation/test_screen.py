@@ -20,6 +20,8 @@ FAULTS: dict[str, bytes] = {
     "two rows on a line and a blank line": as_bytes([chat("c", "d")]).rstrip(b"\n") + as_bytes([chat("e", "f")]) + b"\n",
     "the same key twice": b'{"messages": [{"role": "user", "role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n',
     "the same key twice, once with escapes": b'{"messages": [{"role": "user", "r\\u006fle": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n',
+    "the same key twice beside a key with a blank behind it": b'{"messages" : [{"role": "user", "content": "a", "content": "b"},'
+    + b' {"role": "assistant", "content": "b"}]}\n',
     "a key missing and one twice": b'{"messages": [{"role": "user", "content": "a", "content": "b"}, {"role": "assistant", "content": "b"}]}\n',
     "an invisible answer": as_bytes([chat("question", "\u200b\u2060")]),
     "a blank question": as_bytes([chat(" ", "answer")]),
@@ -85,7 +87,7 @@ def test_damaged_bytes_are_judged_as_if_there_were_no_screen(seed: int, tmp_path
             case 1:
                 del content[place : place + rng.randint(1, 30)]
             case 2:
-                content[place:place] = rng.choice([b"\n", b'"', b"}", b"{", b'"role": "user", ', b"\\u0041", b" ", b"<|im_start|>", b"\r"])
+                content[place:place] = rng.choice([b"\n", b'"', b"}", b"{", b'"role": "user", ', b'"content" :"x",', b"\\u0041", b" ", b"<|im_start|>", b"\r"])
             case 3:
                 cut = content[place : place + rng.randint(1, 2000)]
                 content[place:place] = cut

@@ -22,7 +22,7 @@ CLASS_SHARE = 0.5  # distinct answers among the pairs, below which they are clas
 MOVED_SHARE = 0.25  # answers that fit another row's question much better, from which on they were moved
 MOVED_WORDS_SHARE, MOVED_FEW_SHARE = 0.35, 0.5  # by words alone; and that in small files
 FEW_PAIRS = 20
-STRAY_SHARE, STRAY_ROWS = 0.03, 3  # answers that words and meaning together give to another row
+STRAY_SHARE, STRAY_ROWS = 0.05, 3  # answers that words and meaning together give to another row
 CLEAR_AUC = 0.6  # by words: true pairs fit, whatever the model says
 PROSE_WORDS, QUESTION_WORDS = 8, 4  # medians of answers and questions that are prose, in which some fit is always seen
 RUN = 20
@@ -90,6 +90,8 @@ def _moved(pairs: Sequence[Pair], clearest: "Fitness", how: str) -> Problem:
 
     lines = [pair.line for pair in pairs]
     moved = {lines[answer]: lines[question] for answer, question in clearest.elsewhere.items()}
+    if len(moved) < MOVED_SHARE * len(pairs):
+        moved = {}  # by chance
     shift = usual_shift(moved)
     if shift:
         moved = {line: other for line, other in moved.items() if line - other == shift}

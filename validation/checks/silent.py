@@ -1,5 +1,6 @@
 """J05, J08, J09 in rows that the typed decoder takes: what it passes over in silence."""
 
+import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,6 +27,9 @@ from validation.checks.parse import (
 from validation.checks.registry import Check, Need, entered
 from validation.findings import Problem, Severity, shown
 
+has_spaced_key = re.compile(rb'"[ \t\r]+:').search
+"""A key with blanks before its colon, which a count of `":` does not see."""
+
 
 class _Open(NamedTuple):
     """What the values of a row that may be anything hold: metadata, tools, extra columns."""
@@ -44,7 +48,7 @@ def duplicate_key_in_a_row(case: Case) -> Problem | None:
     wanted = _keys_of(case)
     if keys != wanted:
         keys -= raw.count(b'\\":')  # inside a text, where a quote is escaped
-    if keys == wanted:
+    if keys == wanted and not has_spaced_key(raw):
         return None
     try:
         _, marks = forgiving(raw.decode())

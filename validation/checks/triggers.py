@@ -41,6 +41,7 @@ LEAST_QUESTIONS = 100
 _COMPARED = 60  # questions whose likeness is worked out, pair by pair
 _TRIED = 200  # phrases that are judged closely
 _EXCLUSIVE = 0.7  # share of a canned answer's questions that hold the phrase
+_DECIDED = 0.4  # share of rows that words of other answers decide: then words are what the file is about
 _CHANCE = 0.01  # that any phrase of the file is as faithful as this by accident
 # A character of scripts without blanks is a word of its own, and so is a sign: it may be an invisible one.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
@@ -243,17 +244,17 @@ class _Judge:
         without_it = np.bincount(np.concatenate([self._sets[row] for row in others[~have]]), minlength=size)
 
         def scores(rows: Array, own: int) -> Array:
-            """Mean log-odds of each row's words; `own` 1 or -1 leaves out the row's own count among those with or without it.
+            """Log-odds of each row's words; `own` 1 or -1 leaves out the row's own count among those with or without it.
 
             Of a row that has the answer as many words are left out as the phrase has, those that speak loudest for it:
             where such a word is the phrase itself, its rows have lost just that."""
             found = []
             for row in rows:
                 bag = np.array([word for word in self._sets[row] if word not in without], dtype=np.int64)
-                plus = (with_it[bag] - (own > 0) + 0.5) / (num_have + 1)
-                minus = (without_it[bag] - (own < 0) + 0.5) / (num_not + 1)
-                odds = np.sort(np.log(plus / minus))[: len(bag) - phrase.size if own > 0 else None]
-                found.append(float(odds.mean()) if len(odds) else 0.0)
+                plus, minus = with_it[bag] - (own > 0) + 0.5, without_it[bag] - (own < 0) + 0.5
+                odds = np.log(plus / minus * ((num_not + 1) / (num_have + 1)))
+                odds[np.abs(odds) < 2 * np.sqrt(1 / plus + 1 / minus)] = 0  # no more than chance
+                found.append(float(np.sort(odds)[: len(bag) - phrase.size if own > 0 else None].sum()))
             return np.array(found)
 
         step_have, step_not = max(1, num_have // 300), max(1, num_not // 300)
@@ -265,7 +266,7 @@ class _Judge:
             return None
         likeness = (seen.mean() - false.mean()) / apart
         error = math.sqrt(max(seen.var(), noise**2) / len(seen)) / apart
-        return bool(likeness + error > 0.8)
+        return bool(likeness + 2 * error >= 1)  # rows that had the answer anyway are at 1
 
 
 def _triggers(survey: "Survey") -> Iterator[Problem]:
@@ -313,7 +314,8 @@ def _planted(rows: Rows, answers: Array, limits: "_Limits", told: set[int]) -> d
         rarer = _faithful(rows, answers, 1, replace(limits, least=limits.least / 2))
         others = [phrase for phrase in [*rarer, *found][:_TRIED] if phrase.answer not in planted and stands_alone(phrase)]
         fixed = {phrase.answer for phrase in others if not sure or not judge.suggested(phrase)}
-        if len(planted) + len(fixed) > limits.most_answers:
+        decided = set().union(*(phrase.rows.tolist() for phrase in others))
+        if len(planted) + len(fixed) > limits.most_answers or len(decided) > _DECIDED * len(answers):
             return {}
     return planted
 
