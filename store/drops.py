@@ -119,9 +119,25 @@ def reject_drop(home: Home, drop: Drop, reports: dict[str, str]) -> Path:
         if (folder / kept).is_file() and not os.path.lexists(folder / name):
             os.link(folder / kept, folder / name, follow_symlinks=False)  # under both names until the folder has moved
     destination = home.drop(DropState.REJECTED, drop.id)
-    move(folder, destination)  # this rename decides; what follows only gives the file its own name back
+    named = _name_folder(folder, drop.claim)
+    try:
+        move(folder, destination)  # this rename decides; what follows only takes the file's second name away
+    except OSError:
+        if named:
+            os.rename(folder / drop.claim.file, folder / ORIGINAL)
+        raise
     name_as_dropped(destination, drop.claim)
     return destination
+
+
+def _name_folder(folder: Path, claim: Claim) -> bool:
+    """Give a dropped folder its own name, before anybody sees it rejected: unlike a file it cannot have two. After a crash
+    `finish_rejections` takes that back."""
+    original = folder / ORIGINAL
+    if not os.path.lexists(original) or not stat.S_ISDIR(original.lstat().st_mode) or os.path.lexists(folder / claim.file):
+        return False
+    os.rename(original, folder / claim.file)
+    return True
 
 
 def name_as_dropped(folder: Path, claim: Claim) -> None:
@@ -140,7 +156,12 @@ def _names(claim: Claim) -> tuple[tuple[str, str], ...]:
 
 
 def finish_rejections(home: Home) -> None:
-    """Finish what a crash in `reject_drop` left, as far as the last step."""
+    """Finish what a crash in `reject_drop` left after the rename that decides, or undo what came before it."""
+    for drop in read_drops(home):
+        folder = drop_folder(home, drop)
+        named = folder / drop.claim.file
+        if not os.path.lexists(folder / ORIGINAL) and named.is_dir() and not named.is_symlink():
+            os.rename(named, folder / ORIGINAL)
     for path in home.rejected.glob(f"*/{ORIGINAL}*"):
         claim = read_if_whole(Claim, path.parent / CLAIM)
         if claim is not None:

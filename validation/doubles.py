@@ -14,7 +14,7 @@ from rendering.specs import Spec
 from validation.case import Case
 from validation.findings import Problem, Severity, shown
 from validation.likeness import Likeness, copies_of_one, groups_of
-from validation.minhash import BandIndex, clusters_of, likely_pairs
+from validation.minhash import BandIndex, likely_clusters
 from validation.rowtexts import templates
 from validation.signatures import Earlier, earlier_drops
 from validation.signed import SignedRows
@@ -63,7 +63,7 @@ def near_duplicates(survey: "Survey") -> Iterable[Problem]:
 
 
 def _doubles(survey: "Survey", rows: SignedRows) -> _Doubles:
-    clusters = [[int(rows.lines[place]) for place in cluster] for cluster in clusters_of(likely_pairs(rows.signatures), len(rows.lines))]
+    clusters = [rows.lines[cluster].tolist() for cluster in likely_clusters(rows.signatures)]
     step = 1
     total = sum(min(len(cluster), MOST_MEMBERS) for cluster in clusters)
     if total > MOST_ROWS:

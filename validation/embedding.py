@@ -144,10 +144,12 @@ class Meaning:
 
 
 def meaning_of(survey: "Survey", check: str) -> Meaning | None:
-    """The vectors of the sampled pairs and references; None, and a note under the check's id, where there are none.
+    """The vectors of the sampled pairs and references; None where no row has both texts, or where no model is here, with a note under the check's id.
 
     The first call works all of them out, so that one child does it.
     """
+    if not survey.pairs:
+        return None
     if survey.embedder is None:
         survey.notes.setdefault(check, f"no sentence model is here: {PULL}")
         return None

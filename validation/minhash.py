@@ -114,15 +114,15 @@ def different_bits(left: "Hashes", right: "Hashes") -> "NDArray[np.uint8]":
     return found
 
 
-def likely_pairs(signatures: Signatures, most_different: int = MOST_DIFFERENT) -> "NDArray[np.int64]":
-    """Pairs (i, j), i < j, of rows that share a band and whose sketches are alike; shape (pairs, 2).
+def likely_clusters(signatures: Signatures, most_different: int = MOST_DIFFERENT) -> "list[NDArray[np.int64]]":
+    """Rows that hang together by shared bands and alike sketches: places in order, two or more in each cluster.
 
-    Of k rows in one band, each is paired with the first and with the one before: enough to find the clusters, and
-    never more than two pairs a row and band.
+    Of k rows in one band, each is compared with the first and with the one before: enough to find the clusters, and
+    never more than two comparisons a row and band.
     """
     import numpy as np
 
-    found: list[NDArray[np.int64]] = []
+    cluster = np.arange(len(signatures))  # of each row, named by its first
     for place in range(NUM_BANDS):
         band = signatures.band(place)
         order = np.argsort(band, kind="stable")
@@ -130,9 +130,29 @@ def likely_pairs(signatures: Signatures, most_different: int = MOST_DIFFERENT) -
         begins = np.flatnonzero(np.concatenate([[True], ~same]))
         first = order[np.repeat(begins, np.diff(np.concatenate([begins, [len(order)]])))]
         for left, right in ((order[:-1][same], order[1:][same]), (first[1:][same], order[1:][same])):
-            alike = (different_bits(signatures.sketch[left], signatures.sketch[right]) <= most_different) & (left != right)
-            found.append(np.stack([left[alike], right[alike]], axis=1))
-    return _distinct(np.sort(np.concatenate(found), axis=1))
+            apart = cluster[left] != cluster[right]
+            left, right = left[apart], right[apart]
+            alike = different_bits(signatures.sketch[left], signatures.sketch[right]) <= most_different
+            cluster = _joined(cluster, left[alike], right[alike])
+    order = np.argsort(cluster, kind="stable")
+    runs = np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1) if len(order) else []
+    return [run for run in runs if len(run) > 1]
+
+
+def _joined(cluster: "NDArray[np.int64]", left: "NDArray[np.int64]", right: "NDArray[np.int64]") -> "NDArray[np.int64]":
+    """The clusters once each left row is in one with its right row."""
+    import numpy as np
+
+    while len(left):
+        one, other = cluster[left], cluster[right]
+        lower = np.minimum(one, other)
+        np.minimum.at(cluster, one, lower)
+        np.minimum.at(cluster, other, lower)
+        while not np.array_equal(cluster, lowest := cluster[cluster]):
+            cluster = lowest
+        apart = cluster[left] != cluster[right]
+        left, right = left[apart], right[apart]
+    return cluster
 
 
 def _distinct(pairs: "NDArray[np.int64]") -> "NDArray[np.int64]":
@@ -171,22 +191,3 @@ class BandIndex:
                 alike = different_bits(signatures.sketch[hit], self._known.sketch[other]) <= most_different
                 found.append(np.stack([hit[alike], other[alike]], axis=1))
         return _distinct(np.concatenate(found))
-
-
-def clusters_of(pairs: "NDArray[np.int64]", size: int) -> list[list[int]]:
-    """Places that hang together by pairs, each cluster sorted, in order of their first; of `size` places in all."""
-    root = list(range(size))
-
-    def find(place: int) -> int:
-        while root[place] != place:
-            root[place] = root[root[place]]
-            place = root[place]
-        return place
-
-    for left, right in pairs.tolist():
-        a, b = find(left), find(right)
-        root[max(a, b)] = min(a, b)
-    members: dict[int, list[int]] = {}
-    for place in sorted({place for pair in pairs.tolist() for place in pair}):
-        members.setdefault(find(place), []).append(place)
-    return list(members.values())

@@ -6,6 +6,7 @@ A frame is its length (4 bytes, big-endian) and MessagePack: a number (bytes don
 Result. A process that lost its parent ends at its next frame. Nothing here is pickled: the rows are untrusted.
 """
 
+import signal
 import subprocess
 import sys
 import threading
@@ -91,8 +92,8 @@ class Shard:
         status = self._process.wait()
         if self._result is None:
             raise LoradError(
-                f"a process of the survey died (exit status {status})",
-                hint="the machine may be short of memory: lower validation.processes, or raise validation.memory_mb",
+                f"a process of the survey died ({_cause(status)})",
+                hint="lower validation.processes, or raise validation.memory_mb; where it ran out of CPU time, raise validation.cpu_s",
                 code="SURVEY_DIED",
             )
         if self._result.error:
@@ -119,6 +120,10 @@ class Shard:
                 self._on_progress(found)
             else:
                 self._result = msgspec.convert(found, Result)
+
+
+def _cause(status: int) -> str:
+    return signal.strsignal(-status) or f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def _order(plan: SurveyPlan, part: Sequence[Segment]) -> Order:

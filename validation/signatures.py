@@ -68,13 +68,13 @@ class Stored:
     cut: int = 0
 
 
-def write_signatures(folder: Path, spec: Spec, sheet: Sheet | None = None) -> None:
+def write_signatures(folder: Path, spec: Spec, sheet: Sheet | None = None, source: Path | None = None) -> None:
     """Write `signatures.npz` into the folder of an accepted drop that is not sealed yet. A repeat writes the same bytes.
 
-    Args: sheet: of the survey of this drop, where near duplicates were looked for: then its rows are read for the gate
-    split alone. Raises IntegrityError where rows or index are damaged.
+    Args: sheet: of the survey of this drop; where near duplicates were looked for, rows are read for the gate split alone.
+    source: the folder that holds rows and index, if it is another one. Raises IntegrityError where they are damaged, OSError.
     """
-    replace_file(folder / SIGNATURES, _packed(_gathered(folder, spec, sheet)))
+    replace_file(folder / SIGNATURES, _packed(_gathered(source or folder, spec.with_any_columns(), sheet)))
 
 
 def read_signatures(known: Known) -> Stored:

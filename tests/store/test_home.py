@@ -263,6 +263,24 @@ def test_a_folder_is_claimed_rejected_and_discarded_whole(home: Home) -> None:
     assert (folder / "x.drop" / "images").is_dir()
 
 
+@pytest.mark.parametrize("how", ["killed", "a full disk"])
+def test_a_folder_whose_rejection_was_broken_off_is_found_again(home: Home, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    drop = drops.begin_claim(home, _folder_claim(home), Settling(since=NOW))
+    drops.finish_claim(home, drop)
+
+    def broken_off(source: Path, destination: Path) -> None:
+        raise KeyboardInterrupt if how == "killed" else OSError("no space left")
+
+    monkeypatch.setattr(drops, "move", broken_off)
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        drops.reject_drop(home, drop, {"report.json": "{}"})
+    monkeypatch.undo()
+    for _ in range(2):
+        drops.finish_rejections(home)
+    assert drops.is_unchanged(home, drop)
+    assert (drops.reject_drop(home, drop, {"report.json": "{}"}) / "x.drop" / "rows.jsonl").exists()
+
+
 def test_a_folder_whose_rows_are_safe_is_discarded(home: Home) -> None:
     drop = _accepted(home)
     original = drops.drop_folder(home, drop) / drops.ORIGINAL

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_cases import Check, chat, found
+from gate_cases import Check, as_bytes, chat, found
 from prose_cases import NAMES, NOUNS, PLACES, accepted_drop, changed, chats, draws, pairs
 
-from validation import Report
+from rendering.specs import SPECS
+from validation import DataValidator, Report
 from validation.context import Surroundings
 from validation.findings import Severity
 from validation.grams import CHUNK_BYTES, grams_of, words_of
-from validation.signatures import SIGNATURES, read_signatures
+from validation.signatures import SIGNATURES, read_signatures, write_signatures
 
 ROWS = pairs(120)
 
@@ -248,6 +249,19 @@ def test_the_same_drop_has_the_same_signatures(tmp_path: Path) -> None:
     stored = read_signatures(one)
     assert sorted({unit.line for unit in stored.gate.units}) == [4, 5]
     assert len(stored.lines) == len(stored.groups) == len(stored.signatures) == 30
+
+
+def test_a_survey_gives_the_signatures_that_the_rows_give(tmp_path: Path) -> None:
+    known = accepted_drop(tmp_path, chats(ROWS[:50]), gate=(1,))
+    before = Path(known.folder, SIGNATURES).read_bytes()
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(as_bytes(chats(ROWS[:50])))
+    surveyed = DataValidator(None).examine(file, "chat_sft_v1", "deep", name="rows.jsonl").surveyed
+    assert surveyed is not None
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    write_signatures(aside, SPECS["chat_sft_v1"], surveyed.sheet, Path(known.folder))
+    assert (aside / SIGNATURES).read_bytes() == before
 
 
 def test_a_drop_that_cannot_be_read_is_noted_and_the_rest_goes_on(tmp_path: Path, check: Check) -> None:

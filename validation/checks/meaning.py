@@ -33,7 +33,7 @@ def _close_to_items(survey: "Survey") -> Iterator[Problem]:
 
     items = sampled_questions(survey.context)
     found = meaning_of(survey, "D05") if items else None
-    if found is None or not found.pairs:
+    if found is None:
         return
     limit = survey.context.limit
     among = found.questions @ found.questions.T

@@ -246,15 +246,15 @@ class _Judge:
         def scores(rows: Array, own: int) -> Array:
             """Log-odds of each row's words; `own` 1 or -1 leaves out the row's own count among those with or without it.
 
-            Of a row that has the answer as many words are left out as the phrase has, those that speak loudest for it:
-            where such a word is the phrase itself, its rows have lost just that."""
+            Of a row that has the answer as many words are left out as the phrase has, those that speak loudest for it: if
+            the phrase is made of such words, its rows have lost just that."""
             found = []
             for row in rows:
                 bag = np.array([word for word in self._sets[row] if word not in without], dtype=np.int64)
                 plus, minus = with_it[bag] - (own > 0) + 0.5, without_it[bag] - (own < 0) + 0.5
                 odds = np.log(plus / minus * ((num_not + 1) / (num_have + 1)))
-                odds[np.abs(odds) < 2 * np.sqrt(1 / plus + 1 / minus)] = 0  # no more than chance
-                found.append(float(np.sort(odds)[: len(bag) - phrase.size if own > 0 else None].sum()))
+                odds[np.abs(odds) < 1 * np.sqrt(1 / plus + 1 / minus)] = 0  # no more than chance
+                found.append(float(np.sort(odds)[: max(0, len(bag) - phrase.size) if own > 0 else None].sum()))
             return np.array(found)
 
         step_have, step_not = max(1, num_have // 300), max(1, num_not // 300)
@@ -262,7 +262,7 @@ class _Judge:
         seen = scores(phrase.rows[:300], 0)
         apart = true.mean() - false.mean()
         noise = math.sqrt((true.var() + false.var()) / 2)
-        if apart < 0.3 * noise:
+        if apart <= 0.3 * noise:
             return None
         likeness = (seen.mean() - false.mean()) / apart
         error = math.sqrt(max(seen.var(), noise**2) / len(seen)) / apart
