@@ -165,12 +165,13 @@ def base() -> str:
 
 def level(name: str, path: Path, processes: int, models: bool) -> dict[str, Any]:
     from core.config import Config
+    from core.names import SENTENCE_MODEL
     from store.bases import models_dir
     from validation import DataValidator
     from validation.context import Surroundings
     from validation.examination import Setting
 
-    embedder = str(models_dir(Config()) / "all-minilm-l6-v2") if models else ""
+    embedder = str(models_dir(Config()) / SENTENCE_MODEL) if models else ""
     around = Surroundings(base=base(), max_length=1024, embedder=embedder) if name != "quick" else Surroundings()
     started = time.perf_counter()
     report = DataValidator(setting=Setting(around=around, processes=processes)).check_file(path, level=name)

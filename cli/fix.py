@@ -33,7 +33,8 @@ def fix(file: Path, out: Path, repairs: tuple[str, ...], ids: str, lines: str, f
     """Write a mended copy of a file: exit 0 the copy is accepted, 2 it is refused still.
 
     Repairs that lose nothing are applied wherever the report on FILE offers them: bom, unroll, decode, convert, columns,
-    roles, mojibake. Those that guess or lose something are asked for by name: --repair encoding, redact, drop, dedup.
+    nulls, roles, mojibake; convert only where --schema, the sidecar or the config says the schema. Those that guess or
+    lose something are asked for by name: --repair encoding, redact, drop, dedup.
     """
     from validation.repairs.catalogue import chosen
     from validation.repairs.mending import Wish, mend
@@ -45,13 +46,14 @@ def fix(file: Path, out: Path, repairs: tuple[str, ...], ids: str, lines: str, f
         lines=line_numbers(lines),
         level=Level(target.level),
         force=force,
+        is_schema_said=target.is_schema_said,
     )
     meter = Meter(str(file))
     try:
         mended = mend(target.file, out, target.spec, wish, _examine(target, asked, out, meter))
     finally:
         meter.clear()
-    mended = replace(mended, file=target.name, report=target.told(mended.report))
+    mended = replace(mended, file=target.name)
     if output == "json":
         echo_json(mended.to_plain())
     else:
@@ -68,7 +70,7 @@ def _examine(target: Target, asked: Asked, out: Path, meter: Meter) -> "Examine"
         # The copy is made in a folder of its own; its pictures are those beside its place, or in the drop that it came from.
         beside = target.file.parent if of_file or Path(target.named).is_dir() else out.parent
         images = asked.images or str(beside)
-        return target_of(Path(target.named), replace(asked, images=images), Setting(keep_rows=keep_rows, on_progress=meter)).validator
+        return target_of(Path(target.named), replace(asked, images=images), Setting(keep_rows=keep_rows, on_progress=meter, options=target.options)).validator
 
     def examine(path: Path, level: Level, keep_rows: bool) -> "Examined":
         of_file = path == target.file

@@ -17,10 +17,11 @@ def models() -> None:
 @format_option()
 def list_models(config: str | None, output: str) -> None:
     """The models that are ready in models_dir."""
+    from core.names import SENTENCE_MODEL
     from store.bases import BASE, base_folder, models_dir, read_base
     from store.config import ConfigLoader
     from store.seals import is_sealed
-    from trainer.sentences import SENTENCE_MODEL, read_note
+    from trainer.sentences import read_note
 
     loaded = ConfigLoader(config).load().config
     folder = models_dir(loaded)
@@ -51,10 +52,11 @@ def pull(name: str | None, config: str | None, output: str) -> None:
     NAME all-minilm-l6-v2 fetches the sentence model instead, with which the gate's deepest level compares meanings.
     """
     from core.errors import UsageError
+    from core.names import SENTENCE_MODEL
     from store.bases import base_folder, models_dir
     from store.config import ConfigLoader
     from trainer.convert import pull as convert
-    from trainer.sentences import SENTENCE_MODEL, pull_sentence_model
+    from trainer.sentences import pull_sentence_model
 
     loaded = ConfigLoader(config).load().config
     started = time.monotonic()

@@ -16,8 +16,8 @@ import click
 
 from cli.options import config_option
 from core.errors import ConfigError, UsageError
-from validation.commands import FixCommand, Options, parse, quoted
-from validation.report import Report
+from core.names import DEFAULT_BASE, SENTENCE_MODEL
+from validation.commands import Options, quoted
 
 if TYPE_CHECKING:
     from core.config import Resolved
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from validation import DataValidator
     from validation.examination import Setting
 
-DEFAULT_BASE = "smollm2-135m-instruct"  # that of core.config, whose import costs more than a quick check
-SENTENCE_MODEL = "all-minilm-l6-v2"  # that of validation.embedding, for the same reason
 DEFAULT_SCHEMA = "chat_sft_v1"
 DEFAULT_LEVEL = "standard"
 MOST_SIDECAR_BYTES = 64 << 10
@@ -110,6 +108,10 @@ class Target:
     validator: "DataValidator"
     specs: "Mapping[str, Spec]"
     asked: Asked
+    options: Options = ()
+    """Those that commands on this file carry: typed, or said by its sidecar, which a mended copy has not."""
+    is_schema_said: bool = False
+    """Whether the command line, the sidecar or the config says the schema."""
     dropped_as: str = DEFAULT_SCHEMA
     """What `lorad drop` takes the rows for without being told; empty where only the sidecar says it."""
 
@@ -127,7 +129,9 @@ class Target:
 
     def again(self, file: str = "") -> str:
         """The command that checks it, or another file, the same way."""
-        words = " ".join(f"{name} {quoted(value)}" for name, value in self.asked.typed())
+        known = self.options if self.schema_id in self.specs else tuple(option for option in self.options if option[0] != "--schema")
+        level = (("--level", self.asked.level),) if self.asked.level else ()
+        words = " ".join(f"{name} {quoted(value)}" for name, value in (*known, *level))
         return f"lorad check {quoted(file or self.named)} {words}".rstrip()
 
     def onward(self, file: str = "") -> str:
@@ -149,16 +153,6 @@ class Target:
             words += ["--config", quoted(self.asked.config)]
         return " ".join(words)
 
-    def told(self, report: Report) -> Report:
-        """The report with fix commands that carry the options that were typed."""
-        typed = tuple(option for option in self.asked.typed() if option[0] != "--level")
-        findings = tuple(replace(finding, fix=_completed(parse(finding.fix), typed, finding.fix)) for finding in report.findings)
-        return replace(report, findings=findings)
-
-
-def _completed(command: FixCommand | None, typed: Options, text: str) -> str:
-    return command.completed(typed).text() if command else text
-
 
 def target_of(path: Path, asked: Asked, setting: "Setting | None" = None) -> Target:
     """The file with everything that belongs to it. `setting` is what the caller wants of the examination besides.
@@ -179,17 +173,35 @@ def target_of(path: Path, asked: Asked, setting: "Setting | None" = None) -> Tar
     if asked.schema and schema_id not in specs:
         raise _unknown_schema(schema_id, specs)
     columns = _columns(asked, resolved, specs.get(schema_id))
+    options = _options(replace(asked, schema=schema_id), columns, resolved)
+    is_said = bool(asked.schema) or (resolved is not None and resolved.origins["schema_id"] != "default")
     return Target(
         named=str(path),
         file=file,
         schema_id=schema_id,
         level=(asked.level or _level(resolved, source)).lower(),
         columns=columns,
-        validator=_validator(asked, resolved, specs, setting),
+        validator=_validator(asked, resolved, specs, _setting(setting, options, is_said)),
         specs=specs,
         asked=asked,
+        options=options,
+        is_schema_said=is_said,
         dropped_as=_dropped_as(resolved),
     )
+
+
+def _setting(setting: "Setting | None", options: Options, is_said: bool) -> "Setting":
+    from validation.examination import Setting
+
+    setting = setting or Setting()
+    return replace(setting, options=setting.options or options, is_schema_said=is_said)
+
+
+def _options(asked: Asked, columns: tuple[str, ...], resolved: "Resolved | None") -> Options:
+    """What was typed, and the schema, the columns and the length wherever they were said."""
+    length = resolved.config.max_length if resolved and resolved.origins["max_length"] == "sidecar" else None
+    whole = replace(asked, level=None, columns=",".join(columns) or None, max_length=asked.max_length or length)
+    return whole.typed()
 
 
 def _unknown_schema(schema_id: str, specs: "Mapping[str, Spec]") -> UsageError:
@@ -296,11 +308,10 @@ def _columns(asked: Asked, resolved: "Resolved | None", spec: "Spec | None") -> 
 # --- the validator
 
 
-def _validator(asked: Asked, resolved: "Resolved | None", specs: "Mapping[str, Spec]", setting: "Setting | None") -> "DataValidator":
+def _validator(asked: Asked, resolved: "Resolved | None", specs: "Mapping[str, Spec]", setting: "Setting") -> "DataValidator":
     from validation import DataValidator, Limits
     from validation.context import Surroundings
     from validation.control import special_tokens
-    from validation.examination import Setting
     from validation.profiles import DEFAULT, resolve_profile
 
     config = resolved.config if resolved else None
@@ -318,7 +329,7 @@ def _validator(asked: Asked, resolved: "Resolved | None", specs: "Mapping[str, S
     )
     limits = Limits(max_row_bytes=config.validation.max_row_bytes, max_file_bytes=config.validation.max_file_bytes) if config else Limits()
     processes = config.validation.processes if config else 2
-    made = replace(setting or Setting(), limits=limits, around=around, off=profile.off, profile=profile.name, processes=processes)
+    made = replace(setting, limits=limits, around=around, off=profile.off, profile=profile.name, processes=processes)
     tokens = special_tokens(Path(base, TOKENIZER)) if base else []
     return DataValidator.with_special_tokens(tokens, made, specs)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.errors import ConfigError, UsageError
-from core.names import DEFAULT_HOME, is_part, parse_adapter
+from core.names import DEFAULT_BASE, DEFAULT_HOME, is_part, parse_adapter
 
 SIDECAR = {"sidecar": True}
 IDENTITY = {"sidecar": True, "identity": True}
@@ -191,7 +191,7 @@ class Config(Section):
     """Folder of lorad's state; a relative path starts at the config's folder."""
     models_dir: str = ""
     """Folder of base models; empty means lorad/models in the user's cache."""
-    model_name: str = "smollm2-135m-instruct"
+    model_name: str = DEFAULT_BASE
     """Base model by name."""
     model_path: str = ""
     """Base model as a local Hugging Face folder; wins over model_name."""

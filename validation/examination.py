@@ -9,6 +9,7 @@ from typing import Any
 from rendering.specs import Spec
 from validation.checks import CHECKS
 from validation.checks.registry import SURVEYED, Check, Need
+from validation.commands import Options, named
 from validation.context import Surroundings
 from validation.control import ControlTokens
 from validation.findings import Level, Limits
@@ -41,6 +42,10 @@ class Setting:
     processes: int = 1
     keep_rows: bool = False
     on_progress: OnProgress = _silent
+    options: Options | None = None
+    """Options that the commands of a report carry; None: worked out from the rest."""
+    is_schema_said: bool = True
+    """Whether a person said the schema; else it is the default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +137,7 @@ class Examination:
         }
         if self._level is not Level.QUICK and surveyed is None and totals.rows:
             stats["checks_not_run"] = {self._level.value: "too many rows are not of the schema: mend those first"}
-        return Report(
+        report = Report(
             file=name,
             sha256=scan.sha256,
             schema=self._spec.id,
@@ -143,6 +148,17 @@ class Examination:
             sampled=Sampled.of_rows(sheet.num_sampled, sheet.num_rows) if sheet else None,
             seconds=time.monotonic() - self._started,
         )
+        return report.with_options(self._options())
+
+    def _options(self) -> Options:
+        """What the report's commands carry: what was typed, else what this examination was told."""
+        if self._setting.options is not None:
+            # A schema that nobody said, and that no row has, is no more than a guess.
+            is_guess = not self._setting.is_schema_said and not self.scan.totals.typed_rows
+            return tuple(option for option in self._setting.options if option[0] != "--schema") if is_guess else self._setting.options
+        around = self._setting.around
+        found = named(self._spec.id, self._spec.columns, None if self._level is Level.QUICK else around)
+        return (*found, ("--images", around.images)) if around.images else found
 
 
 def known_check(id: str) -> bool:

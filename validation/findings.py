@@ -1,7 +1,7 @@
 """What a check may say: a problem in one place; and what a report says of all such places: a finding."""
 
+import re
 import shlex
-import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePath
@@ -79,7 +79,8 @@ def shown(value: object) -> str:
     """A value as one short line that is safe to print: quoted, cut, with control and direction characters escaped."""
     text = value if isinstance(value, str) else repr(value)
     cut = len(text) > SHOWN_CHARACTERS
-    safe = printable(text[:SHOWN_CHARACTERS])
+    start = text[:SHOWN_CHARACTERS]
+    safe = start.encode("unicode_escape").decode("ascii") if not start.isascii() and is_blank(start) else printable(start)
     cut = cut or len(safe) > SHOWN_CHARACTERS
     safe = safe[: SHOWN_CHARACTERS - 1] + "…" if cut else safe
     return f"'{safe}'" if isinstance(value, str) else safe
@@ -91,13 +92,19 @@ def printable(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of the text can be seen: blanks, zero-width and other invisible characters only."""
+    """Whether nothing of the text can be seen: blanks, control characters, and those that are drawn as nothing."""
     if "!" <= text[:1] <= "~":  # the common case, in a tenth of the time
         return False
-    return all(letter.isspace() or letter in _FILLERS or unicodedata.category(letter) in ("Cf", "Cc") for letter in text)
+    return _UNSEEN.fullmatch(text) is not None
 
 
-_FILLERS = "\u115f\u1160\u3164\uffa0\u2800"  # letters and signs by their class, but drawn as nothing
+# Blanks, control characters, and Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt): joiners, marks of
+# direction, selectors of variants, Hangul and Khmer fillers, tags. Then signs that are drawn as nothing without being of it:
+# marks of annotation, the blank Braille pattern, the null notehead. A sign with a selector behind it, as in emoji, can be seen.
+_UNSEEN = re.compile(
+    "[\\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ufff9-\ufffb\u2800\U0001d159]*+"
+)
 
 
 def fixed_name(file: str) -> str:

@@ -5,14 +5,29 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from rendering.specs import SPECS, Spec
+from rendering.specs import ROW_OPTIONAL, SPECS, Spec
 from validation import readings, transcripts
-from validation.conversions import SPECS_WRITTEN, Plain, Reading, written
-from validation.readings import ANSWERS, BETTER, CONVERSATIONS, LABELS, QUESTIONS, WORSE, first_key, listed
+from validation.conversions import (
+    ANSWERS,
+    BETTER,
+    CONVERSATIONS,
+    LABELS,
+    QUESTIONS,
+    SPECS_WRITTEN,
+    SYSTEMS,
+    WORSE,
+    Plain,
+    Reading,
+    loss,
+    written,
+)
+from validation.readings import first_key, listed
 
 UNKNOWN = "unknown"
 CONVERT = "lorad fix {file} -o {out} --schema "
 CHECK = "lorad check {file} --schema "
+AS_IT_IS = "this is the layout of "
+"""How the hint begins where the rows are rows of a spec already; the spec's id follows."""
 
 
 def _nothing(plain: Plain) -> Reading | None:
@@ -45,10 +60,14 @@ class Layout:
         """(hint, fix): how rows like this one become rows of the spec."""
         converts = convert_as(self, plain, spec_id) is not None
         fix = f"{CONVERT}{spec_id}" if converts else self.fix
+        reading = None if converts else self.read(plain)
+        lost = loss(reading, plain) if reading else ""
         if self.id in SPECS:
-            as_it_is = f"they are rows of {self.id} as they are: declare --schema {self.id}, or schema_id in the sidecar"
-            return (f"{as_it_is}; or convert them into rows of {spec_id}" if converts else as_it_is), fix or f"{CHECK}{self.id}"
-        return ("convert them; what the spec has no key for goes into metadata" if converts else self.hint), fix
+            as_it_is = f"{AS_IT_IS}{self.id}: declare --schema {self.id}, or schema_id in the sidecar"
+            return (f"{as_it_is}; or convert into {spec_id}" if converts else as_it_is), fix or f"{CHECK}{self.id}"
+        if lost:
+            return f"no row like this is converted, for {lost}: leave it out, or write it anew by hand", fix
+        return ("convert; what the spec has no key for goes into metadata" if converts else self.hint), fix
 
 
 def _has(*keys: str) -> Callable[[Plain], bool]:
@@ -161,7 +180,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(id="preference_v1", title="preference pairs (prompt, chosen, rejected)", matches=_has("prompt", "chosen", "rejected")),
     Layout(
         id="preference",
-        title="preference pairs under other keys",
+        title="preference pairs (a better and a worse answer)",
         matches=lambda plain: bool(first_key(plain, BETTER)) and bool(first_key(plain, WORSE)),
         read=readings.preference,
         hint="a pair has prompt, chosen and rejected: check it with --schema preference_v1 once it has them",
@@ -175,7 +194,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         id="labelled",
-        title="labelled answers under other keys",
+        title="labelled answers (an answer, and whether it is a good one)",
         matches=lambda plain: first_key(plain, LABELS) != "" and first_key(plain, (*ANSWERS, *CONVERSATIONS)) != "",
         read=readings.labelled,
         hint="a labelled answer has prompt, completion and label (true or false): check it with --schema unpaired_v1 once it has them",
@@ -207,7 +226,7 @@ LAYOUTS: tuple[Layout, ...] = (
         title="question and answer under other names",
         matches=lambda plain: first_key(plain, QUESTIONS) != "" and first_key(plain, ANSWERS) != "",
         read=readings.question_and_answer,
-        hint="name the two texts as the spec does",
+        hint="name the two texts as the spec does; an 'input' alone is no question: an instruction may be missing",
     ),
     Layout(id="gemini", title="Gemini contents (role, parts)", matches=_has("contents"), read=readings.gemini),
     Layout(
@@ -241,11 +260,30 @@ _BY_ID: Mapping[str, Layout] = MappingProxyType({layout.id: layout for layout in
 _SURE = tuple(layout for layout in LAYOUTS if layout.is_sure)
 
 
+_TELLING = frozenset((*QUESTIONS, *ANSWERS, *SYSTEMS, *CONVERSATIONS, *BETTER, *WORSE, *LABELS, "text", "contents", "role", "content", "context", "image"))
+_TELLING |= {key for spec in SPECS.values() for key in spec.required + spec.own}
+"""Keys that say which layout a row has."""
+
+
+def is_incomplete(plain: Plain, spec: Spec) -> bool:
+    """Whether a row is one of the spec but for a required key: it has some of the spec's own, and none that tells of another layout."""
+    if all(key in plain for key in spec.required):
+        return False
+    known = set(spec.keys)
+    own = known - set(ROW_OPTIONAL) - set(spec.columns)
+    return any(key in own for key in plain) and not any(key in _TELLING and key not in known for key in plain)
+
+
 def layout_of(plain: Plain, spec: Spec | None = None) -> Layout | None:
-    """The layout of a row; that of the spec where its required keys are there. None: not known by sight, or the layout of a project's own spec."""
+    """The layout of a row; that of the spec where its required keys are there.
+
+    None: not known by sight, or the layout of a project's own spec, or a row of the spec that lacks a key.
+    """
     if spec is not None and all(key in plain for key in spec.required):
         sure = next((layout for layout in _SURE if "messages" in spec.required and layout.matches(plain)), None)
         return sure or _BY_ID.get(spec.id)
+    if spec is not None and is_incomplete(plain, spec):
+        return None
     return next((layout for layout in LAYOUTS if layout.matches(plain)), None)
 
 
@@ -253,6 +291,8 @@ def convert(plain: Plain, spec_id: str) -> dict[str, Any] | None:
     """The row as one of the spec; None where it is one already, or cannot be one without loss."""
     spec = SPECS.get(spec_id)
     layout = layout_of(plain, spec) if spec else None
+    if layout is None and spec_id == "preference_v1" and "prompt" not in plain:
+        layout = _BY_ID["preference"]  # the prompt is what both answers begin with
     if layout is None or layout.id == spec_id:
         return None
     return convert_as(layout, plain, spec_id)

@@ -136,9 +136,10 @@ def _grouped(not_run: object) -> Iterator[str]:
 
 def next_step(report: "Report", view: View) -> NextStep:
     """The command that brings the file closest to what it should be."""
-    again = view.again or f"lorad check {commands.quoted(report.file)} --schema {report.schema}"
+    options = commands.named(report.schema) if report.options is None else report.options
+    again = view.again or commands.told(f"lorad check {commands.quoted(report.file)}", options)
     if report.verdict == "accepted":
-        fix = _joined(finding for finding in report.findings if finding.severity is Severity.WARNING)
+        fix = _joined(report, (finding for finding in report.findings if finding.severity is Severity.WARNING))
         if fix is None:
             return NextStep("", view.onward)
         onward = f" ({view.onward})" if view.onward else ""
@@ -148,16 +149,19 @@ def next_step(report: "Report", view: View) -> NextStep:
         return NextStep("", "")
     if worst.fix and commands.parse(worst.fix) is None:
         return NextStep("", worst.fix)
-    fix = _joined(report.errors)
-    bare = [finding for finding in report.errors if not finding.fix and not _goes_with(finding, report)]
+    mending = _joined(report, report.errors)
+    bare = [finding for finding in report.errors if not finding.fix]
     rows = _to_leave_out(report, bare)
+    rest = [finding for finding in bare if finding not in rows and not _goes_with(finding, report, rows)]
     if rows:
         drop = commands.dropping(report.file, fixed_name(report.file), [finding.id for finding in rows])
-        fix = commands.merged([fix, drop] if fix else [drop])
-    if fix is None:
+        fix = commands.merged([mending, drop] if mending else [drop])
+    elif mending:
+        fix = mending
+    else:
         return NextStep("Mend the file as said above, then check it again:", again)
-    rest = "" if len(rows) == len(bare) else "This mends a part; mend the rest by hand as said above. "
-    return NextStep(f"{rest}{_leaving_out(rows)}".rstrip(), fix.text())
+    by_hand = "" if not rest else "This mends a part; mend the rest by hand as said above. " if mending else "Mend the file as said above. "
+    return NextStep(f"{by_hand}{_leaving_out(rows)}".rstrip(), fix.completed(options).text())
 
 
 def _leaving_out(rows: list[Finding]) -> str:
@@ -169,10 +173,10 @@ def _leaving_out(rows: list[Finding]) -> str:
     return f"Mend line{'' if count == 1 else 's'} {told} by hand and check again, or leave {'it' if count == 1 else 'them'} out:"
 
 
-def _goes_with(finding: Finding, report: "Report") -> bool:
-    """Whether what another finding's command does takes this one away too: layouts are not mixed once all are converted."""
+def _goes_with(finding: Finding, report: "Report", rows: list[Finding]) -> bool:
+    """Whether what is done for other findings takes this one away too: layouts are not mixed once all others are converted or left out."""
     foreign = [other for other in report.errors if other.id == "S06"]
-    return finding.id == "S07" and bool(foreign) and all(commands.parse(other.fix) for other in foreign)
+    return finding.id == "S07" and bool(foreign) and all(other in rows or commands.parse(other.fix) for other in foreign)
 
 
 def _is_of_the_gate(finding: Finding) -> bool:
@@ -180,8 +184,18 @@ def _is_of_the_gate(finding: Finding) -> bool:
     return len(finding.id) == 3 and finding.id[1:].isdigit()
 
 
-def _joined(findings: Iterable[Finding]) -> commands.FixCommand | None:
-    own = [parsed for finding in findings if finding.fix and (parsed := commands.parse(finding.fix))]
+def _joined(report: "Report", findings: Iterable[Finding]) -> commands.FixCommand | None:
+    """One command for all of them; drops that would leave out more than half of the rows together are not joined."""
+    own, num_dropped = [], 0
+    for finding in findings:
+        command = commands.parse(finding.fix) if finding.fix else None
+        if command is None:
+            continue
+        if command.is_dropping:
+            if (num_dropped + finding.count) * 2 > report.rows:
+                continue
+            num_dropped += finding.count
+        own.append(command)
     return commands.merged(own) if own else None
 
 

@@ -5,15 +5,21 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from validation.conversions import KNOWN_ROLES, Plain, Reading, Turns
-
-QUESTIONS = ("prompt", "question", "query", "instruction", "input", "user", "human", "problem", "request")
-ANSWERS = ("completion", "response", "answer", "output", "reply", "target", "assistant", "gpt", "bot", "solution")
-SYSTEMS = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction")
-CONVERSATIONS = ("conversations", "conversation", "dialogue", "dialog", "chat", "turns", "messages")
-BETTER = ("chosen", "preferred_output", "response_chosen", "chosen_response", "preferred")
-WORSE = ("rejected", "non_preferred_output", "response_rejected", "rejected_response", "dispreferred")
-LABELS = ("label", "kto_tag", "thumbs", "feedback", "is_good")
+from validation.conversions import (
+    ANSWERS,
+    BETTER,
+    CONVERSATIONS,
+    KNOWN_ROLES,
+    LABELS,
+    QUESTIONS,
+    SYSTEMS,
+    WORSE,
+    Plain,
+    Reading,
+    Turns,
+    is_empty,
+    verdict,
+)
 
 
 def listed(value: Any) -> list[Any] | None:
@@ -124,7 +130,7 @@ def conversation(plain: Plain) -> Reading | None:
     if tools and all(isinstance(tool, dict) for tool in tools):
         reading.tools = tools
         used.add("tools")
-    elif not tools:
+    elif tools == []:
         used.add("tools")
     return reading
 
@@ -161,16 +167,24 @@ def question_and_answer(plain: Plain) -> Reading | None:
     question, answer = first_key(plain, QUESTIONS), first_key(plain, ANSWERS)
     if not question or not answer or not isinstance(plain[question], str) or not isinstance(plain[answer], str):
         return None
+    if question == "input":  # an instruction may be missing: what it was to be done on is no question
+        return None
     used = {question, answer}
-    text = plain[question]
-    for key in ("input", "context"):
-        if key not in used and question == "instruction" and isinstance(plain.get(key), str):
-            text = f"{text}\n\n{plain[key]}" if plain[key] else text
-            used.add(key)
+    text = _task(plain, question, used)
     turns = [{"role": "user", "content": text}, {"role": "assistant", "content": plain[answer]}]
     reading = Reading(used, system_turns(plain, used) + turns)
     reading.task = (plain[question], text[len(plain[question]) :].removeprefix("\n\n"))
     return reading
+
+
+def _task(plain: Plain, question: str, used: set[str]) -> str:
+    """The question; an instruction with what it is to be done on."""
+    text = str(plain[question])
+    for key in ("input", "context") if question == "instruction" else ():
+        if isinstance(plain.get(key), str):
+            text = f"{text}\n\n{plain[key]}" if plain[key] else text
+            used.add(key)
+    return text
 
 
 def gemini(plain: Plain) -> Reading | None:
@@ -193,8 +207,9 @@ def anthropic(plain: Plain) -> Reading | None:
             return None
         turns += found
     used = {"messages", "tools"}
-    tools = [_declaration(tool) for tool in listed(plain.get("tools")) or []]
-    if not turns or not all(tools):
+    given = listed(plain.get("tools"))
+    tools = [_declaration(tool) for tool in given or []]
+    if not turns or not all(tools) or (given is None and not is_empty(plain.get("tools"))):
         return None
     return Reading(used, system_turns(plain, used) + turns, tools=tools)
 
@@ -239,10 +254,15 @@ def preference(plain: Plain) -> Reading | None:
         return None
     asked = first_key(plain, (*QUESTIONS, *CONVERSATIONS))
     if not asked:
-        return _shared_prompt(chosen, rejected, used)
+        found = _shared_prompt(chosen, rejected, used)
+        if found and found.turns[0]["role"] != "system":
+            found.turns = system_turns(plain, used) + found.turns
+        return found
     used.add(asked)
-    value = plain[asked]
+    value = _task(plain, asked, used) if isinstance(plain[asked], str) else plain[asked]
     if isinstance(value, dict) and isinstance(value.get("messages"), list):  # OpenAI: {"input": {"messages": […]}}
+        if any(not is_empty(held) for key, held in value.items() if key != "messages"):
+            return None  # tools of the request have no place in a pair
         value = value["messages"]
     turns = [{"role": "user", "content": value}] if isinstance(value, str) else turns_of(value)
     return Reading(used, system_turns(plain, used) + turns, chosen, rejected) if turns else None
@@ -271,6 +291,18 @@ def _shared_prompt(chosen: Turns | str, rejected: Turns | str, used: set[str]) -
     return Reading(used, one[:shared], one[shared:], other[shared:])
 
 
+def whole_conversations(plain: Plain) -> tuple[Turns, Turns] | None:
+    """(chosen, rejected) of a pair without a prompt whose answers hold their questions; None where they do not."""
+    found = []
+    for key in ("chosen", "rejected"):
+        value = _answer(plain.get(key))
+        turns = _by_speakers(value) if isinstance(value, str) else value
+        if not turns or all(turn["role"] != "user" for turn in turns):
+            return None
+        found.append(turns)
+    return found[0], found[1]
+
+
 def _by_speakers(text: str) -> Turns | None:
     """Turns out of a text of "Human: " and "Assistant: " paragraphs, as HH-RLHF writes them."""
     pieces = _HUMAN_TURN.split(text)
@@ -279,13 +311,10 @@ def _by_speakers(text: str) -> Turns | None:
     return [{"role": KNOWN_ROLES[name.lower()], "content": said.strip()} for name, said in zip(pieces[1::2], pieces[2::2], strict=True)]
 
 
-_THUMBS = {"up": True, "down": False, "true": True, "false": False, "good": True, "bad": False, "1": True, "0": False}
-
-
 def labelled(plain: Plain) -> Reading | None:
     """An exchange with a thumb up or down under some name."""
     key = first_key(plain, LABELS)
-    label = _THUMBS.get(str(plain[key]).strip().lower()) if key else None
+    label = verdict(plain[key]) if key else None
     reading = question_and_answer(plain) or conversation(plain)
     if label is None or reading is None:
         return None
@@ -299,4 +328,5 @@ def correction(plain: Plain) -> Reading | None:
     if not isinstance(plain.get("prompt"), str) or not isinstance(plain.get("correction"), str):
         return None
     turns = [{"role": "user", "content": plain["prompt"]}, {"role": "assistant", "content": plain["correction"]}]
-    return Reading({"prompt", "correction"}, turns)
+    used = {"prompt", "correction"}
+    return Reading(used, system_turns(plain, used) + turns)

@@ -3,9 +3,10 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from validation import commands
 from validation.findings import Finding, Level, Severity
 
 if TYPE_CHECKING:
@@ -28,6 +29,28 @@ class Report:
     stats: Mapping[str, object] = field(default_factory=dict)
     sampled: "Sampled | None" = None
     seconds: float = 0.0
+    options: commands.Options | None = None
+    """Those of the check, if they are known, which its commands carry: whoever types one means the same rows."""
+
+    def with_options(self, options: commands.Options) -> "Report":
+        """The report with commands that carry these options, and none that would leave out more than half of the rows."""
+        is_said = any(name == "--schema" for name, _ in options)
+        findings = tuple(replace(finding, fix=commands.told(self._sparing(finding, is_said), options)) for finding in self.findings)
+        return replace(self, findings=findings, options=options)
+
+    def _sparing(self, finding: Finding, is_said: bool) -> str:
+        """The finding's command without what nobody may have wanted. `is_said`: whether the schema is known to be the right one."""
+        command, is_most = commands.parse(finding.fix), finding.count * 2 > self.rows
+        if command is None:
+            return finding.fix
+        if not is_said and is_most and (spec_id := as_it_is(finding)):
+            return f"lorad check {commands.quoted(command.file)} --schema {spec_id}"
+        if not is_said and finding.id[:1] in ("F", "J"):  # taken apart or decoded first, the rows may be those of another schema
+            command = replace(command, options=tuple(option for option in command.options if option[0] != "--schema"))
+        if is_most and command.is_dropping:
+            left = command.without_drop()
+            return left.text() if left else ""
+        return command.text()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -76,6 +99,13 @@ class Report:
         from validation.pages import View, markdown_page
 
         return markdown_page(self, view or View())
+
+
+def as_it_is(finding: Finding) -> str:
+    """The spec whose rows these are already; empty where they are those of another tool."""
+    from validation.layouts import AS_IT_IS
+
+    return finding.hint.removeprefix(AS_IT_IS).partition(":")[0] if finding.id == "S06" and finding.hint.startswith(AS_IT_IS) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

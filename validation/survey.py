@@ -4,6 +4,7 @@ The first pass cuts the file into segments at line ends and keeps a hash of each
 its segments again and refuses bytes whose hash is another, so both passes have judged the same file.
 """
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from validation.segments import Segment, read_segment
 from validation.tally import Tally
 
 BATCH_ROWS = 512
+SELDOM = 100_000  # new objects between two runs of the garbage collector
 MOST_SEGMENT_BYTES = 256 << 20  # only a row without end makes a larger one
 SAMPLE_ROWS = 50_000
 PAIRS = 1_000  # at least; at most twice as many
@@ -88,6 +90,8 @@ class Surveyor:
     def go(self, segments: Iterable[Segment], on_progress: Callable[[int], None] = lambda size_bytes: None) -> None:
         """Feed the rows of the segments to the checks. Raises LoradError FILE_CHANGED, OSError."""
         fd = os.open(self.plan.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        thresholds = gc.get_threshold()
+        gc.set_threshold(SELDOM, *thresholds[1:])  # a batch makes thousands of texts and hardly a cycle
         try:
             for segment in segments:
                 if segment.size_bytes > MOST_SEGMENT_BYTES:
@@ -97,6 +101,7 @@ class Surveyor:
                 self._segment(read_segment(fd, segment, self.plan.file), segment)
                 on_progress(segment.size_bytes)
         finally:
+            gc.set_threshold(*thresholds)
             os.close(fd)
 
     def _segment(self, content: bytes, segment: Segment) -> None:

@@ -185,7 +185,7 @@ class DataValidator:
             hint=hint,
             fix=command(f"lorad check {{file}} --schema {right}", name) if right else "",
         )
-        return _unread(name, declared, level, finding)
+        return _unread(name, declared, level, finding).with_options(self.setting.options or ())
 
     def _looks_like(self, source: Source) -> str:
         first = next((line.raw for line in lines(source.blocks(), self.setting.limits) if line.raw.strip()), b"")

@@ -14,9 +14,6 @@ import pytest
 
 from cli import meter
 from cli.main import main
-from cli.setting import DEFAULT_BASE, SENTENCE_MODEL
-from core.config import Config
-from validation import embedding
 
 KEYS = ["file", "sha256", "schema", "level", "verdict", "rows", "findings", "stats", "sampled", "seconds"]
 Lorad = Callable[..., tuple[int, str, str]]
@@ -163,11 +160,6 @@ def test_the_schemas_of_a_project_are_known(lorad: Lorad, tmp_path: Path) -> Non
     status, _, noise = lorad("check", "rows.jsonl", "--schema", "faq_v2")
     assert status == 3
     assert "did you mean 'faq_v1'?" in noise
-
-
-def test_what_is_named_twice_to_start_fast_is_the_same() -> None:
-    assert Config().model_name == DEFAULT_BASE
-    assert embedding.SENTENCE_MODEL == SENTENCE_MODEL
 
 
 def test_without_a_base_the_report_says_what_did_not_run(lorad: Lorad, tmp_path: Path) -> None:

@@ -99,6 +99,49 @@ def test_the_command_of_the_report_mends_the_file(lorad: Lorad, tmp_path: Path) 
     assert json.loads((tmp_path / "rows-fixed.jsonl").read_text().splitlines()[3])["messages"] == chat("q 3", "a 3")["messages"]
 
 
+def test_rows_are_not_converted_into_a_schema_that_nobody_said(lorad: Lorad, tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"prompt": f"p {n}", "completion": f"c {n}"} for n in range(20)])
+    status, text, noise = lorad("fix", "rows.jsonl", "-o", "out.jsonl", "--level", "quick")
+    assert (status, text) == (3, "")
+    assert "SCHEMA_UNSAID" in noise
+    assert "--schema completion_v1" in noise
+    assert not (tmp_path / "out.jsonl").exists()
+    assert lorad("fix", "rows.jsonl", "-o", "one.jsonl", "--level", "quick", "--schema", "chat_sft_v1")[0] == 0
+    (tmp_path / "rows.job.json").write_text('{"schema_id": "chat_sft_v1"}')
+    assert lorad("fix", "rows.jsonl", "-o", "two.jsonl", "--level", "quick")[0] == 0
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
+def test_the_next_command_never_takes_a_default_for_a_wish(lorad: Lorad, tmp_path: Path) -> None:
+    rows = [{"instruction": f"i {n}", "input": "", "output": f"o {n}"} for n in range(20)]
+    write(tmp_path / "rows.jsonl", rows)
+    _, text, _ = lorad("check", "rows.jsonl", "--level", "quick")
+    assert text.strip().splitlines()[-1] == "Next: lorad check rows.jsonl --schema instruction_v1"
+    (tmp_path / "pretty.jsonl").write_text("\n".join(json.dumps(row, indent=1) for row in rows))
+    (tmp_path / "lists.jsonl").write_text("\n".join(json.dumps(rows[n : n + 5]) for n in range(0, 20, 5)))
+    for name in ("pretty.jsonl", "lists.jsonl"):
+        _, text, _ = lorad("check", name, "--level", "quick")
+        step = text.strip().splitlines()[-1]
+        assert step == f"Next: lorad fix {name} -o {name.removesuffix('.jsonl')}-fixed.jsonl"
+        status, _, noise = lorad(*shlex.split(step.removeprefix("Next: lorad ")))
+        assert (status, "--schema instruction_v1" in noise) == (3, True)
+        _, text, _ = lorad("check", name, "--level", "quick", "--schema", "instruction_v1")
+        assert lorad(*shlex.split(text.strip().splitlines()[-1].removeprefix("Next: lorad ")))[0] == 0
+        mended = tmp_path / f"{name.removesuffix('.jsonl')}-fixed.jsonl"
+        assert [json.loads(line) for line in mended.read_text().splitlines()] == rows
+
+
+def test_the_next_command_keeps_what_a_sidecar_said(lorad: Lorad, tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"prompt": f"p {n}", "completion": f"c {n}" if n else "", "lang": "en"} for n in range(20)])
+    (tmp_path / "rows.job.json").write_text('{"schema_id": "completion_v1", "columns": ["lang"], "level": "quick"}')
+    _, text, _ = lorad("check", "rows.jsonl")
+    step = text.strip().splitlines()[-1]
+    assert step == "Next: lorad fix rows.jsonl -o rows-fixed.jsonl --schema completion_v1 --columns lang --repair drop --ids C01"
+    (tmp_path / "rows.job.json").unlink()
+    status, text, _ = lorad(*shlex.split(step.removeprefix("Next: lorad ")), "--level", "quick")
+    assert (status, len((tmp_path / "rows-fixed.jsonl").read_text().splitlines())) == (0, 19), text
+
+
 def test_the_copy_is_judged_as_the_file_was(lorad: Lorad, tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", [{"prompt": f"p {n}", "completion": f"c {n}", "lang": "en"} for n in range(20)])
     (tmp_path / "rows.job.json").write_text('{"schema_id": "completion_v1", "columns": ["lang"], "level": "quick"}')

@@ -17,6 +17,7 @@ from trainer_cases import TINY, note_of, progress_of
 from cli.main import lorad
 from core.errors import ChildError, LockHeldError, LoradError
 from core.exits import ChildExit
+from core.names import SENTENCE_MODEL
 from core.tasks import EmbedTask
 from store import codec
 from store.locks import take_lock
@@ -24,7 +25,7 @@ from store.seals import check_seal, is_sealed, seal
 from trainer import sentences
 from trainer.embedding import SentenceModel, batches
 from trainer.run import RunFolder
-from trainer.sentences import FILES, INSIDE, SENTENCE_MODEL, pull_sentence_model, read_note
+from trainer.sentences import FILES, INSIDE, pull_sentence_model, read_note
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*")
 RunIn = Callable[..., RunFolder]

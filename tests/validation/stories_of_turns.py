@@ -70,7 +70,21 @@ TURNS = [
     ),
 ]
 
+UNSEEN = {
+    "a selector and a joiner": "\ufe0f\u2060",
+    "a grapheme joiner": "\u034f",
+    "a Khmer vowel": "\u17b4",
+    "a Mongolian selector": "\u180b",
+    "a later selector": "\U000e0100",
+    "tags": "\U000e0041",
+    "a Hangul filler": "\u3164",
+    "blank Braille": "\u2800",
+}
+
 TEXTS = [
+    *[Story(f"an answer of {name}", "M07", chat(answer=text), says="\\", path="$.messages[1].content") for name, text in UNSEEN.items()],
+    *[Story(f"a question of {name}", "M08", chat(text), severity="warning") for name, text in UNSEEN.items()],
+    *[Story(f"a completion of {name}", "C01", pair(completion=text), schema="completion_v1") for name, text in UNSEEN.items()],
     Story("an empty completion", "C01", pair(completion="\u2060 "), schema="completion_v1", path="$.completion"),
     Story("an empty output", "C01", {"instruction": "i", "output": ""}, schema="instruction_v1", path="$.output"),
     Story("an empty instruction", "C01", {"instruction": " ", "input": "x", "output": "o"}, schema="instruction_v1", path="$.instruction"),
@@ -87,9 +101,15 @@ TEXTS = [
     Story("an empty rejected answer", "C01", pref("a", "\u200b"), schema="preference_v1", path="$.rejected"),
     Story("two empty answers", "C01", pref("", ""), schema="preference_v1", path="$.chosen"),
     Story("an empty labelled answer", "C01", {"prompt": "p", "completion": "", "label": True}, schema="unpaired_v1", path="$.completion"),
-    Story("equal answers", "P01", pref("Yes  it is.\n", "yes IT is."), schema="preference_v1", says="ln 2"),
-    Story("equal answers of other letters", "P01", pref("ﬁne\u00a0café", "FINE cafe\u0301"), schema="preference_v1"),
-    Story("equal turns", "P01", pref([ANSWER], [{"role": "assistant", "content": " A"}], [USER]), schema="preference_v1"),
+    Story("equal answers", "P01", pref("Yes  it is.\n", " Yes it is."), schema="preference_v1", says="ln 2"),
+    Story("equal answers of other letters", "P01", pref("a café", "a cafe\u0301"), schema="preference_v1", says="are equal"),
+    Story("equal turns", "P01", pref([ANSWER], [{"role": "assistant", "content": " a\n"}], [USER]), schema="preference_v1"),
+    Story("answers of other case", "P01", pref("Mara lives in Rome.", "mara lives in rome."), severity="warning", schema="preference_v1", says="only in case"),
+    Story("answers of another width", "P01", pref("Mara", "Ｍａｒａ"), severity="warning", schema="preference_v1", says="only in case, width or blanks"),
+    Story("indented answers", "P01", pref("if x:\n    go()", "if x:\ngo()"), severity="warning", schema="preference_v1", says="if that difference"),
+    Story("answers of other lines", "P01", pref("a\nb", "a b"), severity="warning", schema="preference_v1", says="if that difference"),
+    Story("a tab for a blank", "P01", pref("a\tb", "a b"), severity="warning", schema="preference_v1"),
+    Story("turns of other case", "P01", pref([ANSWER], [{"role": "assistant", "content": "A"}], [USER]), severity="warning", schema="preference_v1"),
     Story("another prompt in an answer", "P02", pref([{"role": "user", "content": "other"}, ANSWER], [OTHER], [USER]), schema="preference_v1", path="$.chosen"),
     Story(
         "another prompt in a labelled answer",

@@ -15,6 +15,7 @@ DEEP = '"metadata": {"a": ' + "[" * 62 + "]" * 62 + "}"  # 64 levels
 CHATS = {
     "line separators inside strings": [chat("a\u2028b\u2029c\x85d\x0b"[:-1], "e\u2028f")],
     "emoji families and flags": [chat("👨‍👩‍👧‍👦 🏳️‍🌈", "👍🏽 1️⃣")],
+    "signs with a selector behind them": [chat("❤️", "1️⃣"), chat("☎️", "葛\U000e0100"), chat("ᠠ᠋", "កា")],
     "escaped emoji": [b'{"messages": [{"role": "user", "content": "\\ud83d\\ude00"}, {"role": "assistant", "content": "a"}]}'],
     "right to left": [chat("שלום עולם", "مرحبا \u200fبالعالم")],
     "Chinese, Japanese, Korean, Thai": [chat("你好，世界", "こんにちは 세계 สวัสดี")],
@@ -60,6 +61,7 @@ TOOLS = {
     "arguments as an object": [dialog(USER, calling(call(arguments={"word": "sun", "deep": {"n": [1]}})), tools=[TOOL])],
     "arguments without a value": [dialog(USER, calling({"function": {"name": "look_up"}}), tools=[TOOL])],
     "arguments whose value is JSON as text": [dialog(USER, calling(call(arguments=json.dumps({"body": '{"a": 1}'}))), tools=[TOOL])],
+    "arguments with one key in two objects": [dialog(USER, calling(call(arguments='{"a": {"a": 1}, "b" : ["\\":", {"a": 2}]}')), tools=[TOOL])],
     "a content that is left out beside calls": [dialog(USER, {"role": "assistant", "tool_calls": [call()]}, result(), ANSWER, tools=[TOOL])],
     "a plain declaration": [dialog(USER, calling(call("f")), tools=[{"name": "f", "description": "d", "parameters": {}, "strict": True}])],
     "tools that nobody calls": [chat(tools=[TOOL])],
@@ -83,6 +85,7 @@ OTHERS = {
         {"prompt": "p", "chosen": "The answer is 4.", "rejected": "The answer is 5."},
         {"prompt": "p", "chosen": "a", "rejected": "a b"},
         {"prompt": "p", "chosen": "日本", "rejected": "日 本"},
+        {"prompt": "Schweizer Schreibung?", "chosen": "gross", "rejected": "groß"},
     ],
     "unpaired_v1": [{"prompt": [USER], "completion": [ANSWER], "label": False}, {"prompt": "p", "completion": "[1, 2]", "label": True}],
     "correction_v1": [

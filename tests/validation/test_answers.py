@@ -179,6 +179,24 @@ def test_labels_that_are_all_lost_are_refused(check: Check) -> None:
     assert found(standard(check, rows), "B04").severity == "error"
 
 
+def test_null_as_the_right_answer_is_never_refused(check: Check) -> None:
+    rows: list[object] = []
+    for number in range(15):
+        rows += [chat(f"What is JSON for nothing, case {number}?", "null"), chat(f"What does SQL give for {number} + NULL?", "NULL")]
+    finding = found(standard(check, rows), "B04")
+    assert (finding.severity, finding.count) == ("warning", 15)
+
+
+def test_a_label_that_most_rows_have_is_never_refused(check: Check) -> None:
+    rows: list[object] = [chat(f"Which allergy does patient {number} have?", "None" if number % 10 else "Nuts") for number in range(40)]
+    assert found(standard(check, rows), "B04").severity == "warning"
+
+
+def test_nothing_among_open_answers_is_refused(check: Check) -> None:
+    rows: list[object] = [chat(question(number), "None" if number % 3 else sentence(number)) for number in range(42)]
+    assert found(standard(check, rows), "B04").severity == "error"
+
+
 @pytest.mark.parametrize(
     ("prompt", "answer"),
     [

@@ -116,6 +116,14 @@ def _sums() -> list[object]:
     return [chat(f"What is {left} + {right}?", str(left + right)) for left, right in values]
 
 
+def _doubled() -> list[object]:
+    """Sentences that differ in their numbers only: neither words nor meaning tell whether they fit."""
+    return [
+        chat(f"Write down what two times the number {number * 37 + 5} comes to, please.", f"Two times that number comes to {number * 74 + 10} in all.")
+        for number in range(60)
+    ]
+
+
 def _goodbyes() -> list[object]:
     rng = draws(24)
     return [
@@ -130,6 +138,7 @@ VALID: dict[str, list[object]] = {
     "too few rows to tell": chats(shuffled(ROWS[:11])),
     "definitions": _dictionary(),
     "sums": _sums(),
+    "sentences with numbers": _doubled(),
     "labels": [chat(asked, draws(place).choice(("positive", "negative"))) for place, (asked, _) in enumerate(ROWS)],
     "goodbyes": _goodbyes(),
     "one question, many answers": [chat("Tell me something about a journey.", told) for _, told in ROWS],

@@ -7,7 +7,7 @@ import pytest
 from content_rows import drawn, ids, question, sentence, standard
 from gate_cases import Check, chat, found
 
-from validation.endings import Ending, ending_of
+from validation.endings import Ending, ending_of, is_torn
 
 REAL = [json.loads(line) for line in (Path(__file__).parents[1] / "data" / "gate" / "gsm8k_40.jsonl").read_text().splitlines()]
 
@@ -65,6 +65,17 @@ def test_answers_that_all_break_off_within_words_are_named(check: Check) -> None
     assert "in the middle of a sentence" in found(standard(check, rows), "B05").message
 
 
+def test_real_answers_that_were_cut_in_half_are_named(check: Check) -> None:
+    rows: list[object] = []
+    for number, row in enumerate(REAL):
+        text = row["messages"][1]["content"]
+        rows.append(chat(row["messages"][0]["content"], text if number % 2 else text[: len(text) * (40 + number) // 100]))
+    finding = found(standard(check, rows), "B05")
+    assert finding.severity == "warning"
+    assert set(finding.lines) <= set(range(1, 41, 2))
+    assert "B05" not in ids(standard(check, list(REAL)))
+
+
 CHINESE = "他们在雨开始之前把三盏蓝色的灯笼搬到了河边的旧房子里面然后一起回家"
 
 WITHOUT_MARKS = {
@@ -87,6 +98,11 @@ WITHOUT_MARKS = {
     "Markdown": [f"**{sentence(number)}**" for number in range(40)],
     "emoji": [f"{sentence(number)[:-1]} 🎉👨‍👩‍👧" for number in range(40)],
     "letters": [f"{sentence(number)} {sentence(number + 5)}\n\nKind regards,\nAnna Maria Huber" for number in range(40)],
+    "sums": [f"She pays {number} for the lamp and {number + 3} for the rope, which is {number} + {number + 3} = {2 * number + 3}" for number in range(40)],
+    "searches": [f"how much does a lantern of size {number} cost in the town where {who} live" for number in range(20) for who in ("you", "they")],
+    "singulars": [
+        f"one of the lanterns, maps, clocks and letters that lie in box {n} is a {w}" for n in range(10) for w in ("lantern", "map", "clock", "letter")
+    ],
     "labels": ["positive", "negative"] * 20,
     "verses": ["\n".join(" ".join(sentence(number + line).split()[: 3 + (number + line) % 3]) for line in range(6)) for number in range(40)],
 }
@@ -101,6 +117,26 @@ def test_texts_without_end_marks_are_not_cut(kind: str, check: Check) -> None:
 def test_a_few_careless_answers_are_not_cut(check: Check) -> None:
     rows = [chat(question(number), sentence(number) if number % 5 else sentence(number).rstrip(".")) for number in range(40)]
     assert "B05" not in ids(standard(check, rows))
+
+
+@pytest.mark.parametrize(
+    "text", ["each for a total of 44 * .25 =", "there are 5 +", "so he pays 5 x", "The total cost of the", "and then Der Preis der", "it costs $"]
+)
+def test_texts_that_are_torn_off(text: str) -> None:
+    assert is_torn(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "is 5 + 3 = 8", "a *word*", "and then?", "</html>", "the solution is x", "他们在雨开始之前", "see the path ~/a/", "seeing you,"]
+)
+def test_texts_that_end_so(text: str) -> None:
+    assert not is_torn(text)
+
+
+def test_texts_that_were_given_to_be_copied_are_not_cut(check: Check) -> None:
+    texts = [f"{sentence(number)} {sentence(number + 9)}"[: -8 - number % 11] if number % 2 else sentence(number) for number in range(40)]
+    assert "B05" in ids(standard(check, [chat(question(number), text) for number, text in enumerate(texts)]))
+    assert "B05" not in ids(standard(check, [chat(f'Say exactly: "{text}"', text) for text in texts]))
 
 
 @pytest.mark.parametrize(

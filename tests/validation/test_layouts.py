@@ -6,7 +6,7 @@ import pytest
 from stories import ANSWER, GOOD_ROWS, OTHER, USER
 
 from rendering.specs import SPECS
-from validation.layouts import LAYOUTS, convert, layout_of
+from validation.layouts import LAYOUTS, convert, is_incomplete, layout_of
 
 Q_AND_A = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 SHARE = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
@@ -20,7 +20,6 @@ TO_CHAT = {
     "capitals": {"conversations": [{"role": "User", "content": "q"}, {"role": "Assistant", "content": "a"}]},
     "prompt and response": {"prompt": "q", "response": "a"},
     "question and answer": {"answer": "a", "question": "q"},
-    "input and output": {"input": "q", "output": "a"},
     "completions": {"prompt": "q", "completion": "a"},
     "Alpaca without input": {"instruction": "q", "input": "", "output": "a"},
     "Gemini": {"contents": [{"role": "user", "parts": [{"text": "q"}]}, {"role": "model", "parts": [{"text": "a"}]}]},
@@ -54,6 +53,16 @@ def test_rows_of_other_tools_become_conversations(title: str) -> None:
             "preference_v1",
             {"prompt": [USER], "chosen": [ANSWER], "rejected": [OTHER]},
         ),
+        ({"instruction": "i", "input": "x", "chosen": "a", "rejected": "b"}, "preference_v1", {"prompt": "i\n\nx", "chosen": "a", "rejected": "b"}),
+        (
+            {"system": "s", "chosen": [USER, ANSWER], "rejected": [USER, OTHER]},
+            "preference_v1",
+            {"prompt": [{"role": "system", "content": "s"}, USER], "chosen": [ANSWER], "rejected": [OTHER]},
+        ),
+        # What a duplicate says is said already, and a verdict that calls the answer good harms nobody.
+        ({"conversations": SHARE, "prompt": "q", "user": "u7"}, "chat_sft_v1", {"messages": Q_AND_A, "metadata": {"prompt": "q", "user": "u7"}}),
+        ({"question": "q", "answer": "a", "is_correct": True}, "completion_v1", {"prompt": "q", "completion": "a", "metadata": {"is_correct": True}}),
+        ({"question": "q", "answer": "a", "context": ""}, "completion_v1", {"prompt": "q", "completion": "a", "metadata": {"context": ""}}),
         ({"question": "q", "answer": "a", "label": 0}, "unpaired_v1", {"prompt": "q", "completion": "a", "label": False}),
         (
             {"image": "x.jpg", "conversations": [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]},
@@ -65,6 +74,34 @@ def test_rows_of_other_tools_become_conversations(title: str) -> None:
 )
 def test_rows_become_rows_of_other_specs(row: dict[str, object], spec: str, wanted: dict[str, object]) -> None:
     assert convert(row, spec) == wanted
+
+
+@pytest.mark.parametrize(
+    ("row", "spec", "lacks"),
+    [
+        ({"prompt": "p", "completion": "c"}, "unpaired_v1", True),
+        ({"input": "x", "output": "o"}, "instruction_v1", True),
+        ({"chosen": "a", "rejected": "b", "source": "web"}, "preference_v1", True),  # a column tells of no layout
+        ({"prompt": "p", "correction": "c", "id": 3}, "correction_v1", True),
+        ({"instruction": "i", "response": "r"}, "instruction_v1", False),
+        ({"prompt": "p", "response": "r"}, "completion_v1", False),
+        ({"tools": [], "conversations": SHARE}, "chat_sft_v1", False),
+        ({"id": 3}, "completion_v1", False),
+        ({"prompt": "p", "completion": "c"}, "completion_v1", False),
+    ],
+)
+def test_a_row_that_lacks_a_key_is_no_other_layout(row: dict[str, object], spec: str, lacks: bool) -> None:
+    assert is_incomplete(row, SPECS[spec]) is lacks
+    assert not lacks or layout_of(row, SPECS[spec]) is None
+
+
+def test_a_refused_conversion_says_which_key_is_in_the_way() -> None:
+    row = {"question": "q", "answer": "a", "is_correct": False}
+    layout = layout_of(row)
+    assert layout is not None
+    hint, fix = layout.way(row, "chat_sft_v1")
+    assert "'is_correct' says that the answer is a bad one" in hint
+    assert fix == ""
 
 
 def test_nothing_of_a_row_is_lost() -> None:
@@ -113,6 +150,26 @@ def test_calls_of_sharegpt_and_anthropic_become_tool_calls() -> None:
         ({"question": "q", "answer": {"text": "a"}}, "chat_sft_v1"),
         ({"prompt": "p", "completion": "c", "thumbs": "sideways"}, "unpaired_v1"),
         ({"chosen": [USER, ANSWER], "rejected": [{"role": "user", "content": "other"}, OTHER]}, "preference_v1"),
+        ({"input": "q", "output": "a"}, "chat_sft_v1"),  # the instruction may be missing
+        ({"input": "q", "output": "a"}, "instruction_v1"),
+        ({"question": "q", "answer": "a", "is_correct": False}, "chat_sft_v1"),  # a bad answer would be learnt
+        ({"question": "q", "answer": "a", "label": 0}, "chat_sft_v1"),
+        ({"conversations": SHARE, "thumbs": "down"}, "chat_sft_v1"),
+        ({"text": "Human: q\nAssistant: a", "label": False}, "chat_sft_v1"),
+        ({"prompt": "q", "response": "the model's own", "correction": "the right one"}, "chat_sft_v1"),
+        ({"question": "q", "answer": "a", "response": "another"}, "completion_v1"),  # which of the two?
+        ({"question": "q", "answer": "a", "rejected": "b"}, "completion_v1"),  # a pair
+        ({"question": "q", "context": "what it is about", "answer": "a"}, "chat_sft_v1"),
+        ({"question": "q", "choices": ["x", "y"], "answer": "x"}, "chat_sft_v1"),
+        ({"conversations": [{"role": "system", "content": "s"}, *Q_AND_A], "system": "another"}, "chat_sft_v1"),
+        ({"prompt": "q", "model_output": "m", "correction": "a", "system": "s"}, "completion_v1"),
+        ({"messages": SHARE, "images": ["a.png"]}, "chat_sft_v1"),
+        ({"conversations": SHARE, "tools": "look_up"}, "chat_sft_v1"),
+        ({"conversations": SHARE, "tools": [{"name": "f"}], "label": True}, "unpaired_v1"),  # it has no tools
+        ({"input": {"messages": [USER], "tools": [{}]}, "preferred_output": [ANSWER], "non_preferred_output": [OTHER]}, "preference_v1"),
+        ({"conversations": SHARE, "lang": "en", "metadata": {"lang": "de"}}, "chat_sft_v1"),
+        ({"conversations": SHARE, "weight": 3}, "chat_sft_v1"),
+        ({"completion": "a", "label": False}, "chat_sft_v1"),
         ({"messages": Q_AND_A}, "chat_sft_v1"),  # it is one already
         ({"messages": Q_AND_A}, "no_such_spec"),
         ({}, "chat_sft_v1"),

@@ -16,8 +16,6 @@ LINES = as_bytes(GOOD)
 OFFERS = {
     "a time beside each message": (as_bytes([dialog(USER | {"time": 3}, ANSWER)] * 12), "S03", "chat_sft_v1"),
     "a time beside the turns of a pair": (as_bytes([{"prompt": [USER | {"time": 3}], "chosen": "a", "rejected": "b"}] * 12), "S03", "preference_v1"),
-    "null for keys that may be left out": (as_bytes([dialog(USER | {"name": None, "tool_calls": None}, ANSWER)] * 12), "S04", "chat_sft_v1"),
-    "null for keys of a row": (as_bytes([dialog(USER, ANSWER, id=None, metadata=None)] * 12), "S04", "chat_sft_v1"),
     "rows that are lists": (as_bytes([row["messages"] for row in GOOD]), "J02", "chat_sft_v1"),
     "all rows in one object": (json.dumps({"version": 1, "data": GOOD}).encode(), "S06", "chat_sft_v1"),
     "U+2028 between rows": (LINES.replace(b"\n", "\u2028".encode()), "J03", "chat_sft_v1"),

@@ -136,7 +136,10 @@ def test_a_short_animation_is_a_picture(folder: Path, check: Check) -> None:
 def test_links_are_never_followed(folder: Path, check: Check) -> None:
     (folder / "images" / "link.png").symlink_to(folder / "images" / "good0.png")
     (folder / "elsewhere").symlink_to("/")
-    assert ids(standard(check, rows("images/link.png", "elsewhere/etc/hostname"), "vision_v1")) == {"V03"}
+    (folder / "images" / "text.png").symlink_to("/etc/hostname")
+    (folder / "images" / "nothing.png").symlink_to(folder / "none.png")
+    names = ("images/link.png", "elsewhere/etc/hostname", "images/text.png", "images/nothing.png", "./images//text.png")
+    assert ids(standard(check, rows(*names), "vision_v1")) == {"V03"}
     for name in ("images/link.png", "elsewhere/etc/hostname"):
         with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
             read_inside(folder, name)

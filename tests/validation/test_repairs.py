@@ -235,6 +235,60 @@ def test_rows_of_another_layout_are_converted(fix: Fix, out: Path, layout: str) 
     assert mended.report.verdict == "accepted"
 
 
+def test_null_is_left_out_where_a_key_may_be_left_out(fix: Fix, out: Path) -> None:
+    user, answer = {"role": "user", "content": "q", "name": None, "tool_call_id": None}, {"role": "assistant", "content": "a", "weight": None}
+    call = {"id": None, "type": "function", "function": {"name": "f", "arguments": None}}
+    calling = {"role": "assistant", "content": None, "tool_calls": [call]}
+    mended = fix([*GOOD, {"messages": [user, answer], "id": None, "tools": None}, {"messages": [user, calling]}, chat(lang=None)], columns=("lang",))
+    assert _rows(out)[12:] == [
+        chat(),
+        {
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "f"}}]},
+            ]
+        },
+        chat(lang=None),
+    ]
+    (repair,) = mended.applied
+    assert (repair.name, repair.rows, repair.lines) == ("nulls", 2, [13, 14])
+    assert repair.before == "name: null, tool_call_id: null, weight: null, id: null, tools: null"
+
+
+def test_null_stays_where_a_value_is_required(fix: Fix, out: Path) -> None:
+    rows = [*GOOD_PAIRS, pair(completion=None, id=None)]  # type: ignore[arg-type]
+    assert fix(rows, schema="completion_v1").report.verdict == "refused"
+    assert _rows(out)[-1] == {"prompt": "p", "completion": None}
+
+
+def test_a_prompt_is_taken_from_what_both_answers_begin_with(fix: Fix, out: Path) -> None:
+    one, other = turns(("user", "q"), ("assistant", "a"))["messages"], turns(("user", "q"), ("assistant", "b"))["messages"]
+    elsewhere = turns(("user", "another"), ("assistant", "b"))["messages"]
+    mended = fix([{"chosen": one, "rejected": other}] * 11 + [{"chosen": one, "rejected": elsewhere}], schema="preference_v1")
+    assert _rows(out)[0] == {"prompt": one[:1], "chosen": one[1:], "rejected": other[1:]}  # type: ignore[index]
+    assert _rows(out)[11] == {"chosen": one, "rejected": elsewhere}
+    assert [(finding.id, finding.lines) for finding in mended.report.errors] == [("P02", (12,))]
+
+
+def test_a_key_that_says_more_is_not_put_away(fix: Fix, out: Path) -> None:
+    telling: list[object] = [pair(label=False), pair(system="s"), pair(context="cold"), pair("about: the weather here", context="the weather here"), pair(label="sports")]
+    mended = fix([*GOOD_PAIRS, *telling], schema="completion_v1")
+    assert _rows(out)[12:15] == telling[:3]
+    assert _rows(out)[15:] == [pair("about: the weather here", metadata={"context": "the weather here"}), pair(metadata={"label": "sports"})]
+    assert mended.report.verdict == "refused"
+
+
+def test_rows_are_converted_only_where_their_schema_was_said(fix: Fix, out: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        fix([*GOOD, pair("q", "a")], is_schema_said=False)
+    assert caught.value.code == "SCHEMA_UNSAID"
+    assert "--schema completion_v1" in caught.value.hint
+    assert not out.exists()
+    with pytest.raises(UsageError):
+        fix(GOOD, "convert", is_schema_said=False)
+    assert fix([*GOOD, chat(lang="en")], is_schema_said=False).report.verdict == "accepted", "nothing is converted here"
+
+
 def test_extra_columns_move_into_metadata_and_slips_of_known_keys_do_not(fix: Fix, out: Path) -> None:
     mended = fix([chat(lang="en", metadata={"layer": 1}), chat(lang="de"), chat(metadata={"lang": "x"}, lang="fr"), chat(wieght=1), *GOOD])
     assert _rows(out)[:4] == [chat(metadata={"layer": 1, "lang": "en"}), chat(metadata={"lang": "de"}), chat(metadata={"lang": "x"}, lang="fr"), chat(wieght=1)]

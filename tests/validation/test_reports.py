@@ -6,13 +6,19 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from gate_cases import GOOD, GOOD_PAIRS, Check, as_bytes, chat, found, turns
+from gate_cases import GOOD, GOOD_PAIRS, Check, as_bytes, chat, found, pair, turns
 
 from cli.main import main
-from validation import DataValidator, Finding, Level, Report, Severity
+from core.gate import GATE_SPEC, GateSpec
+from store import codec
+from validation import DataValidator, Finding, Level, Report, Severity, commands
+from validation.child import gate
+from validation.context import Surroundings
+from validation.examination import Setting
 from validation.findings import fixed_name, shown
 from validation.pages import View
 from validation.report import Sampled, single
@@ -83,12 +89,80 @@ def test_causes_with_the_same_advice_share_it(check: Check) -> None:
 def test_rows_without_a_repair_may_be_left_out(check: Check) -> None:
     lines = check([*GOOD, chat(answer="")]).to_text().splitlines()
     assert lines[-2] == "Mend line 13 by hand and check again, or leave it out:"
-    assert lines[-1] == "Next: lorad fix rows.jsonl -o rows-fixed.jsonl --repair drop --ids M07"
+    assert lines[-1] == "Next: lorad fix rows.jsonl -o rows-fixed.jsonl --schema chat_sft_v1 --repair drop --ids M07"
 
 
 def test_a_file_of_bad_rows_is_not_emptied(check: Check) -> None:
     lines = check([chat(answer="")] * 12).to_text().splitlines()
     assert lines[-1] == "Next: lorad check rows.jsonl --schema chat_sft_v1"
+
+
+COLUMNS = ("lang", "topic")
+TYPED = "--schema completion_v1 --columns lang,topic"
+
+
+def test_every_command_means_the_rows_that_were_checked(tmp_path: Path) -> None:
+    files = {
+        "values on one line": as_bytes([*GOOD_PAIRS, *GOOD_PAIRS]).replace(b"}\n{", b"} {", 3),
+        "an empty completion": as_bytes([*GOOD_PAIRS, pair(completion="")]),
+        "a secret": as_bytes([*GOOD_PAIRS, pair("my key", "ghp_" + "Zb3kQ9xV1mT7wLr5YpN2cJd8GsH4aEuF6iRo")]),
+        "bad rows only": as_bytes([pair(completion="")] * 12),
+    }
+    for title, content in files.items():
+        path = tmp_path / "rows.jsonl"
+        path.write_bytes(content)
+        report = DataValidator().check_file(path, "completion_v1", "deep", name="rows.jsonl", columns=COLUMNS)
+        commands = [finding.fix for finding in report.findings if finding.fix.startswith("lorad")] + [report.to_text().splitlines()[-1]]
+        assert all(TYPED in command for command in commands), (title, commands)
+        assert TYPED in report.to_markdown()
+
+
+def test_a_command_names_what_the_check_was_told(tmp_path: Path) -> None:
+    around = Surroundings(max_length=64, references=("/eval/one.jsonl", "/eval/two.jsonl"), images="/pictures")
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(as_bytes([*GOOD, chat(answer="")]))
+    report = DataValidator(setting=Setting(around=around)).check_file(path, level="standard", name="rows.jsonl")
+    step = report.to_text().splitlines()[-1]
+    assert step.endswith("--max-length 64 --reference /eval/one.jsonl --reference /eval/two.jsonl --images /pictures")
+    typed = DataValidator(setting=Setting(around=around, options=(("--schema", "chat_sft_v1"), ("--model", "small"))))
+    assert typed.check_file(path, name="rows.jsonl").to_text().splitlines()[-1].endswith("--schema chat_sft_v1 --repair drop --ids M07 --model small")
+
+
+def test_a_rejected_drop_names_the_schema_and_the_columns_of_its_job(tmp_path: Path) -> None:
+    file, folder = tmp_path / "rows.jsonl", tmp_path / "asked"
+    file.write_bytes(as_bytes([*GOOD_PAIRS, pair(completion="", lang="en")]))
+    folder.mkdir()
+    asked = {"drop": "1", "adapter": "default/main", "file": str(file), "name": "rows.jsonl", "schema_id": "completion_v1", "columns": COLUMNS}
+    codec.write(folder / GATE_SPEC, GateSpec(level="quick", max_row_bytes=4 << 20, max_file_bytes=1 << 30, **asked))  # type: ignore[arg-type]
+    assert gate(folder, lambda: datetime(2026, 1, 2, tzinfo=UTC)).verdict == "refused"
+    assert f"    lorad fix rows.jsonl -o rows-fixed.jsonl {TYPED} --repair drop --ids C01" in (folder / "report.md").read_text().splitlines()
+
+
+def test_a_command_for_another_schema_names_no_column_that_is_its_key() -> None:
+    options = commands.named("completion_v1", ("label", "lang"))
+    assert commands.told("lorad check x.jsonl --schema unpaired_v1", options) == "lorad check x.jsonl --schema unpaired_v1 --columns lang"
+    assert commands.told("gunzip -c x.jsonl > y.jsonl", options) == "gunzip -c x.jsonl > y.jsonl"
+    assert commands.told("lorad fix 'unclosed", options) == "lorad fix 'unclosed"
+
+
+def test_no_command_leaves_out_more_than_half_of_the_rows() -> None:
+    drop = "lorad fix x.jsonl -o y.jsonl --repair drop --ids D02"
+    many = replace(_warning("D02", drop), count=6)
+    both = replace(_warning("D07", f"{drop} --repair redact"), count=6)
+    few = replace(_warning("D02", drop), count=4)
+    fixes = [finding.fix for finding in _report(findings=(many, both, few)).with_options((("--schema", "chat_sft_v1"),)).findings]
+    assert fixes[0] == ""
+    assert fixes[1] == "lorad fix x.jsonl -o y.jsonl --schema chat_sft_v1 --repair redact"
+    assert fixes[2].endswith("--repair drop --ids D02")
+    others = replace(_warning("N02", "lorad fix x.jsonl -o y.jsonl --repair drop --ids N02"), count=2)
+    assert _report(findings=(few, others)).to_text().splitlines()[-1].endswith("--repair drop --ids D02"), "nor do two of them together"
+
+
+def test_only_what_mends_is_said_to_mend(check: Check) -> None:
+    lines = check([*GOOD, {"question": "q", "answer": "a", "choices": ["a", "b"]}]).to_text().splitlines()
+    assert "Mend line 13 by hand and check again, or leave it out:" in lines
+    assert lines[-1] == "Next: lorad fix rows.jsonl -o rows-fixed.jsonl --schema chat_sft_v1 --repair drop --ids S06"
+    assert not any("This mends a part" in line for line in lines)
 
 
 def test_an_accepted_file_goes_on(check: Check) -> None:
@@ -232,6 +306,18 @@ FIXABLE = {
     "corrections": ([{"prompt": f"p {n}", "model_output": f"o {n}", "correction": f"c {n}"} for n in range(12)], "S06", "completion_v1"),
     "gemini": ([{"contents": [_part("user", f"q {n}"), _part("model", f"a {n}")]} for n in range(12)], "S06", "chat_sft_v1"),
     "roles": ([turns(("user", f"q {n}"), ("bot", f"a {n}")) for n in range(12)], "M02", "chat_sft_v1"),
+    "null in turns": (
+        [{"messages": [{"role": "user", "content": f"q {n}", "name": None, "tool_calls": None}, {"role": "assistant", "content": "a"}]} for n in range(12)],
+        "S04",
+        "chat_sft_v1",
+    ),
+    "null in rows": ([chat(f"q {n}", f"a {n}", id=None, metadata=None) for n in range(12)], "S04", "chat_sft_v1"),
+    "pairs without a prompt": (
+        [{"chosen": turns(("user", f"q {n}"), ("assistant", "a"))["messages"], "rejected": turns(("user", f"q {n}"), ("assistant", "b"))["messages"]}
+         for n in range(12)],
+        "S02",
+        "preference_v1",
+    ),
     "gzip": (None, "F03", "completion_v1"),
 }  # fmt: skip
 

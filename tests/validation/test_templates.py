@@ -265,6 +265,7 @@ def test_marks_of_another_template_at_the_start_of_turns_are_named(check: Check,
     finding = found(check([*GOOD, chat(question, answer)], level="standard"), "N09")
     assert (finding.severity, finding.lines) == ("warning", (13,))
     assert mark in finding.message
+    assert finding.message.startswith(("a user turn", "an assistant turn"))
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,27 @@ def test_tables_songs_and_lists_are_no_loops(kind: str, check: Check) -> None:
     assert "B08" not in ids(standard(check, [*prose(14), chat("Write it.", REPEATING[kind])]))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("Laugh 53 times.", " ".join(["ha"] * 53)),
+        ("I need 60 lines of the same, for a test.", "\n".join(["All work and no play makes Jack a dull boy."] * 60)),
+        ("Print the word go; 75 of them.", " ".join(["go"] * 75)),
+        ("Repeat the word poem forever.", "poem " * 80),
+        ("Schreib hundert mal: Ich soll nicht reden.", "Ich soll nicht reden. " * 100),
+        ("Say sorry a hundred times", "I am so very sorry. " * 100),
+        ("Mend the spelling: " + "teh lanterns burn all night and " * 30, "the lanterns burn all night and " * 30),
+    ],
+)
+def test_repetition_that_was_asked_for_is_no_loop(prompt: str, answer: str, check: Check) -> None:
+    assert "B08" not in ids(standard(check, [*prose(14), chat(prompt, answer)]))
+
+
+def test_a_loop_behind_a_sum_is_one(check: Check) -> None:
+    prompt = "Ann has 12 apples, three times as many as Bob, who eats 20 times as many as the 40 that Cy has. How many have they?"
+    assert found(standard(check, [*prose(14), chat(prompt, "so that the answer to this is " * 25)]), "B08").lines == (15,)
+
+
 def test_figures_of_repetition() -> None:
     assert most_repeated(("so it goes on " * 30).split()) == ("so it goes on", 1.0)
     assert most_repeated([f"w{number}" for number in range(100)]) == ("", 0.0)
@@ -224,6 +245,29 @@ def test_answers_in_another_language_than_their_prompts_are_named(check: Check) 
     finding = found(standard(check, rows), "B11")
     assert (finding.count, finding.lines) == (8, (41, 42, 43, 44, 45))
     assert "most often German after English" in finding.message
+
+
+def test_an_answer_before_the_last_counts_too(check: Check) -> None:
+    rows: list[object] = [
+        turns(("user", question(number)), ("assistant", sentence(number)), ("user", question(number + 50)), ("assistant", sentence(number + 50)))
+        for number in range(40)
+    ]
+    rows[10] = turns(("user", question(10)), ("assistant", f"{GERMAN[0]} {GERMAN[1]}"), ("user", question(60)), ("assistant", sentence(60)))
+    finding = found(standard(check, rows), "B11")
+    assert (finding.count, finding.lines) == (1, (11,))
+
+
+def test_a_language_that_was_asked_for_earlier_is_meant(check: Check) -> None:
+    rows: list[object] = [
+        turns(
+            ("user", "Please answer in German from now on."),
+            ("assistant", f"{GERMAN[number]} {GERMAN[number + 1]}"),
+            ("user", question(number + 50)),
+            ("assistant", sentence(number + 50)),
+        )
+        for number in range(3)
+    ]
+    assert "B11" not in ids(standard(check, [*prose(60), *rows]))
 
 
 def test_another_script_is_another_language(check: Check) -> None:

@@ -1,7 +1,7 @@
 """B01 to B04, B10, B13: what all answers of a file are together; doubles, contradictions, placeholders, refusals, lengths."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import comb
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +167,7 @@ _FRAME = re.compile(
 )
 _LONGEST = 48
 LEAST_LOST = 2  # rows; one of a dozen refuses no file
+FEW_LABELS = 3
 
 
 def placeholder_in(answer: str) -> str:
@@ -200,7 +201,7 @@ def _placeholders(survey: "Survey") -> Iterator[Problem]:
     word, count = words.most_common(1)[0]
     path = next(iter(survey.sheet.counter("B04.paths").most_common(1)))[0]
     severity, hint = None, ""
-    if _are_labels(survey, words):
+    if _are_labels(survey, words, lines):
         hint = f"{shown(word)} seems to be one of a few labels: if so, write it out (for example 'no category'), so that no lost value can be taken for it"
     elif share >= survey.context.limit("B04", "error_share") and len(lines) >= LEAST_LOST:
         severity = Severity.ERROR
@@ -210,15 +211,15 @@ def _placeholders(survey: "Survey") -> Iterator[Problem]:
     yield Problem(message=message, path=path, lines=tuple(lines), count=len(lines), severity=severity, hint=hint, fix=fix)
 
 
-def _are_labels(survey: "Survey", words: Any) -> bool:
-    """Whether the placeholders may be labels: a few short answers, each in several rows, and most of them others."""
+def _are_labels(survey: "Survey", words: Any, lines: Sequence[int]) -> bool:
+    """Whether the placeholders may be labels: the other answers are a few short ones that come again and again."""
     import numpy as np
 
-    answers = Folded.of(survey.sheet).answers
-    distinct = len(np.unique(answers))
-    num_words = sum(words.values())
-    plausible = all(word in _MAYBE or word == "na" for word in words)
-    return plausible and distinct > len(words) and distinct <= len(answers) / 4 and num_words <= 0.8 * len(answers)
+    folded = Folded.of(survey.sheet)
+    others = folded.answers[(folded.answers != 0) & ~np.isin(folded.lines, np.array(lines, dtype=np.uint64))]
+    distinct = len(np.unique(others))
+    plausible = all(word in _MAYBE or word in ("na", "nan") for word in words)
+    return plausible and distinct > 0 and (distinct <= len(others) / 4 or (distinct <= FEW_LABELS and distinct <= len(others) / 2))
 
 
 @entered(

@@ -5,6 +5,7 @@ only where they show that most answers fit the questions of other rows; a file w
 question tells them nothing.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ CLEAR_AUC = 0.6  # by words: true pairs fit, whatever the model says
 PROSE_WORDS, QUESTION_WORDS = 8, 4  # medians of answers and questions that are prose, in which some fit is always seen
 RUN = 20
 SHOWN_PAIRS = 3
+
+_number = re.compile(r"\d+")
 
 
 def _conclude(survey: "Survey") -> Iterator[Problem]:
@@ -77,12 +80,13 @@ def _figures(fitness: "Fitness") -> dict[str, float]:
 
 
 def _is_prose(pairs: Sequence[Pair]) -> bool:
-    """Whether questions and answers are sentences in one script, most questions differ, and none is a short phrase of a talk."""
+    """Whether questions and answers are sentences in one script, and most of them differ in more than their numbers."""
     middle = len(pairs) // 2
     answers = sorted(len(pair.answer.split()) for pair in pairs)[middle]
     questions = sorted(len(pair.question.split()) for pair in pairs)[middle]
     same_script = sum(pair.question.isascii() == pair.answer.isascii() for pair in pairs) > middle
-    return answers >= PROSE_WORDS and questions >= QUESTION_WORDS and same_script and len({pair.question for pair in pairs}) > middle
+    varied = min(len({_number.sub("", text) for text in texts}) for texts in ([pair.question for pair in pairs], [pair.answer for pair in pairs]))
+    return answers >= PROSE_WORDS and questions >= QUESTION_WORDS and same_script and varied > middle
 
 
 def _moved(pairs: Sequence[Pair], clearest: "Fitness", how: str) -> Problem:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Sheet
-from validation.endings import Ending, ending_of, is_unmarked
+from validation.endings import Ending, ending_of, is_loose, is_torn, is_unmarked
 from validation.findings import Level, Problem, Severity, shown
 from validation.folding import Folded, column, fold
 
@@ -22,8 +22,9 @@ Array = Any  # a numpy array
 LEAST_LENGTH = 30  # characters: shorter answers share their length by chance
 LOOKED_AT = 100  # rows that are read again
 NEIGHBOURS, SPIKE = 5, 3  # a cut gives one length at least thrice the rows of any that differs by so many characters
+COPIED = 30  # characters at the end of an answer that stand in its prompt
 TEMPLATE_SHARE = 0.5  # of two answers that is their common beginning and end
-_SHAPES = "B05.shapes"  # length << 4 | ending << 1 | unmarked
+_SHAPES = "B05.shapes"  # length << 5 | ending << 2 | loose << 1 | unmarked
 
 
 def _looked_at(case: Case) -> str:
@@ -39,7 +40,7 @@ def _cuts(survey: "Survey") -> Iterator[Problem]:
     if not len(shapes):
         return
     folded = Folded.of(survey.sheet)
-    yield from _at_one_length(survey, shapes, folded) or _in_mid_sentence(survey, shapes, folded)
+    yield from _at_one_length(survey, shapes, folded) or _in_mid_sentence(survey, shapes, folded) or _torn_apart(survey, shapes, folded)
 
 
 def _at_one_length(survey: "Survey", shapes: Array, folded: Folded) -> list[Problem]:
@@ -47,7 +48,7 @@ def _at_one_length(survey: "Survey", shapes: Array, folded: Folded) -> list[Prob
     import numpy as np
 
     limit = survey.context.limit
-    lengths = (shapes >> np.uint64(4)).astype(np.int64)
+    lengths = (shapes >> np.uint64(5)).astype(np.int64)
     candidates = ((shapes & np.uint64(1)) == 1) & (lengths >= LEAST_LENGTH)
     if not candidates.any():
         return []
@@ -88,7 +89,7 @@ def _in_mid_sentence(survey: "Survey", shapes: Array, folded: Folded) -> list[Pr
     import numpy as np
 
     limit = survey.context.limit
-    endings = (shapes >> np.uint64(1)) & np.uint64(7)
+    endings = (shapes >> np.uint64(2)) & np.uint64(7)
     judged = int((endings != Ending.OTHER).sum())
     opened = np.flatnonzero(endings >= Ending.OPEN)
     share = len(opened) / max(1, judged)
@@ -107,6 +108,28 @@ def _in_mid_sentence(survey: "Survey", shapes: Array, folded: Folded) -> list[Pr
     return [Problem(message=message, lines=tuple(lines), count=len(opened), kind="sentence")]
 
 
+def _torn_apart(survey: "Survey", shapes: Array, folded: Folded) -> list[Problem]:
+    """Some running texts without an end, of which many end inside a word or a sum, as those of no writer do."""
+    import numpy as np
+
+    limit = survey.context.limit
+    is_loose = ((shapes >> np.uint64(1)) & np.uint64(1)) == 1
+    running = int((is_loose | (((shapes >> np.uint64(2)) & np.uint64(7)) != Ending.OTHER)).sum())
+    loose = np.flatnonzero(is_loose)
+    if running < limit("B05", "least_rows") or len(loose) < max(limit("B05", "least_open"), limit("B05", "torn_rows") * running):
+        return []
+    lines = [int(line) for line in folded.lines[loose]]
+    cases = list(survey.rows_at(lines[:: max(1, len(lines) // LOOKED_AT)][:LOOKED_AT]).values())
+    broken = _with_broken_word(cases)
+    torn = [case for case in cases if case.line in broken or is_torn(_looked_at(case))]
+    share = len(torn) / len(cases)
+    if len(torn) < limit("B05", "least_torn") or share < limit("B05", "torn_share") or share * len(loose) < limit("B05", "torn_rows") * running:
+        return []
+    example = _looked_at(torn[0]).rstrip()[-50:]
+    message = f"{len(loose):,} of {running:,} running answers have no end, and of those {share:.0%} break off inside a word or a sum: {shown('…' + example)}"
+    return [Problem(message=message, lines=tuple(lines), count=len(loose), kind="torn")]
+
+
 def _answers(survey: "Survey", lines: Sequence[int]) -> list[str]:
     return [_looked_at(case) for case in survey.rows_at(lines).values()]
 
@@ -114,15 +137,27 @@ def _answers(survey: "Survey", lines: Sequence[int]) -> list[str]:
 def _broken_words(survey: "Survey", lines: Sequence[int]) -> float:
     """The share of answers whose last word is no word of the file, but the beginning of one."""
     cases = list(survey.rows_at(lines[:LOOKED_AT]).values())
+    return len(_with_broken_word(cases)) / max(1, len(cases))
+
+
+def _with_broken_word(cases: Sequence[Case]) -> set[int]:
+    """The lines of answers whose last word stands nowhere else in these rows, but is the beginning of a word that does."""
     ends, words = [], set()
     for case in cases:
-        found = findall(r"[^\W\d_]+", _looked_at(case).lower())
-        ends += found[-1:]
-        words.update(found[:-1])
+        text = _looked_at(case).lower()
+        found = findall(r"[^\W\d_]+", text)
+        if found and text.rstrip().endswith(found[-1]):
+            ends.append((case.line, found.pop()))
+        words.update(found)
         words.update(findall(r"[^\W\d_]+", case.prompt.lower()))
     known = sorted(words)
-    places = ((end, bisect_left(known, end)) for end in ends if end not in words)
-    return float(sum(place < len(known) and known[place].startswith(end) for end, place in places) / max(1, len(cases)))
+    return {line for line, end in ends if end not in words and _begins_a_word(end, known)}
+
+
+def _begins_a_word(end: str, known: Sequence[str]) -> bool:
+    """Whether a word of a sorted list goes on where this one ends; not by an "s" alone, as plurals do."""
+    place = bisect_left(known, end)
+    return any(word.startswith(end) and word != f"{end}s" for word in known[place : place + 2])
 
 
 @entered(
@@ -134,7 +169,8 @@ def _broken_words(survey: "Survey", lines: Sequence[int]) -> float:
         "look whether the exporter, or a column of a table, cuts long texts; export again",
         why="the model would learn to stop in the middle of a sentence",
         level=Level.STANDARD,
-        limits={"one_length_share": 0.2, "open_share": 0.3, "least_rows": 12, "least_of_a_length": 4, "least_open": 5, "broken_words": 0.15},
+        limits={"one_length_share": 0.2, "open_share": 0.3, "least_rows": 12, "least_of_a_length": 4, "least_open": 5, "broken_words": 0.15}
+        | {"torn_share": 0.25, "torn_rows": 0.04, "least_torn": 4},
         conclude=_cuts,
     )
 )
@@ -144,4 +180,8 @@ def cut_answers(batch: Batch, sheet: Sheet) -> None:
     shapes = sheet.column(_SHAPES)
     for case in batch.cases:
         text = _looked_at(case)
-        shapes.append(len(text) << 4 | ending_of(text) << 1 | is_unmarked(text))
+        ending, unmarked = ending_of(text), is_unmarked(text)
+        loose = is_loose(text, ending)
+        if (loose or unmarked or ending >= Ending.TRAILING) and text.rstrip()[-COPIED:] in case.prompt:
+            ending, loose, unmarked = Ending.OTHER, False, False  # taken from the prompt: no exporter cut it there
+        shapes.append(len(text) << 5 | ending << 2 | loose << 1 | unmarked)

@@ -32,7 +32,7 @@ def _named(row: VisionRow) -> Iterator[tuple[str, str]]:
                 yield f"$.messages[{index}].content[{number}].image", part.image
 
 
-def _leads_elsewhere(name: str) -> str:
+def leads_elsewhere(name: str) -> str:
     """Why a path is not one inside the file's folder; empty: it is."""
     if name[:5].lower() == "data:":
         return "is a picture written as text (data: URI)"
@@ -54,7 +54,7 @@ def picture_from_elsewhere(case: Case) -> Iterator[Problem]:
     """An absolute path, one that leaves the folder, a URL, or a picture behind a link."""
     assert isinstance(case.row, VisionRow)
     for path, name in _named(case.row):
-        fault = _leads_elsewhere(name)
+        fault = leads_elsewhere(name)
         if fault:
             yield Problem(message=f"the picture {shown(name)} {fault}", path=path, kind=fault)
         elif name and case.album and case.album.trouble(name) == "link":
@@ -80,7 +80,7 @@ def missing_picture(case: Case) -> Iterator[Problem]:
     for path, name in _named(case.row):
         if not name:
             yield Problem(message="the path of a picture is empty", path=path, kind="no name", hint="write the picture's path, or remove the row")
-        elif case.album and not _leads_elsewhere(name):
+        elif case.album and not leads_elsewhere(name):
             trouble = case.album.trouble(name)
             if trouble in _TROUBLES:
                 yield Problem(message=f"the picture {shown(name)} {_TROUBLES[trouble]}", path=path, kind=trouble, hint=_hint(trouble, name, case.album))
@@ -154,7 +154,7 @@ def picture_from_elsewhere_in_a_foreign_part(value: Value) -> Iterator[Problem]:
     images = plain.get("images")
     names = [("$.images", images)] if isinstance(images, str) else [(f"$.images[{index}]", one) for index, one in enumerate(images or ())]
     for path, name in [*names, *_foreign_parts(plain)]:
-        fault = _leads_elsewhere(name) if isinstance(name, str) else ""
+        fault = leads_elsewhere(name) if isinstance(name, str) else ""
         if fault:
             yield Problem(message=f"the picture {shown(name)} {fault}", path=path, kind=fault)
 

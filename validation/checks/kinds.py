@@ -38,7 +38,7 @@ def wrong_type(value: Value) -> Iterator[Problem]:
         owner, words = OWNERS.get(misfit.owner, ("", ""))
         kind = f"{owner}.{misfit.key}" if owner else misfit.key
         if misfit.fault == "type":
-            yield _of_null_key(misfit, owner) if _is_left_out_as_null(misfit) else _of_another_type(misfit, owner, kind)
+            yield _of_null_key(misfit, owner, value.spec.id) if is_left_out_as_null(misfit) else _of_another_type(misfit, owner, kind)
         else:
             yield _TELLERS[misfit.fault](misfit, words or "the row", kind)
 
@@ -65,18 +65,18 @@ def _of_another_type(misfit: Misfit, owner: str, kind: str) -> Problem:
     return Problem(message=f"{named} is {told}", path=misfit.path, kind=kind, hint=hint)
 
 
-def _is_left_out_as_null(misfit: Misfit) -> bool:
+def is_left_out_as_null(misfit: Misfit) -> bool:
+    """Whether a key that may be left out is null instead."""
+    if misfit.fault != "type":
+        return False
     return misfit.value is None and not misfit.path.endswith("]") and misfit.key not in struct_of(misfit.owner).required
 
 
-def _of_null_key(misfit: Misfit, owner: str) -> Problem:
+def _of_null_key(misfit: Misfit, owner: str, spec_id: str) -> Problem:
     """Keys that may be left out, as data frames fill them: one finding, however many keys."""
     named = f"{_words(owner)} {misfit.key!r}" if owner else f"the value of {misfit.key!r}"
     hint = f"leave the key out instead of writing null; where it stands, it must be {' or '.join(misfit.kind.words) or 'a value'}"
-    fix = "jq -c 'with_entries(select(.value != null))' {file} > {out}"
-    if owner:
-        key = misfit.path.partition("[")[0].removeprefix("$.")
-        fix = f"jq -c '.{key}[]? |= with_entries(select(.value != null or .key == \"content\"))' {{file}} > {{out}}" if owner == "message" else ""
+    fix = f"lorad fix {{file}} -o {{out}} --schema {spec_id}"
     return Problem(message=f"{named} is null", path=misfit.path, kind=f"{owner}.null", hint=hint, fix=fix)
 
 

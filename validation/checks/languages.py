@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LOOKED_AT = 200  # characters of a text
 LONGEST_PROMPT = 4_000
 LEAST_LETTERS, LEAST_WORDS = 20, 4
+MOST_ANSWERS, LEAST_ODD = 8, 60  # answers of a row that are compared, and characters of one that may stand out
 _COLUMN = "B11"  # line << 31 | translation << 30 | prompt << 15 | answer; a language is three letters to the base 27
 
 # Languages that detectors take for each other on a few words; the first stands for all of them.
@@ -92,8 +93,10 @@ def _named(code: int) -> str:
     return NAMES.get(language, language)
 
 
-def _asks_for_another(case: Case) -> bool:
-    told = [case.question] + [message.content for message in case.messages[:1] if message.role == "system"]
+def _asks_for_another(case: Case, anywhere: bool) -> bool:
+    """Whether a prompt names a language: the last one and the system's; or any, where the answer may be any."""
+    askers = ("system", "user") if anywhere else ("system",)
+    told = [case.question, *(message.content for message in (case.messages if anywhere else case.messages[:1]) if message.role in askers)]
     return any(_TRANSLATION.search(text, 0, LONGEST_PROMPT) for text in told)
 
 
@@ -165,14 +168,35 @@ def _rare(survey: "Survey", lines: Any, said: Any, known: Any) -> Iterator[Probl
     )
 )
 def languages(batch: Batch, sheet: Sheet) -> None:
-    """The languages of question and answer of each sampled row."""
+    """The languages of a question and its answer, of each sampled row: the answer that stands out among the row's, else the last."""
     detect = batch.context.once("B11", _detector)
     least = batch.context.limit("B11", "least_score")
     seen = sheet.column(_COLUMN)
     for case in batch.sampled:
-        asked, answered = (_coded(language_of(text, detect, least)) if text else 0 for text in (case.question, case.answer))
-        wanted = not {asked, answered} <= {0, _ENGLISH} and _asks_for_another(case)
+        odd = _odd_answer(case, detect, least)
+        question, answer = odd or (case.question, case.answer)
+        asked, answered = (_coded(language_of(text, detect, least)) if text else 0 for text in (question, answer))
+        wanted = not {asked, answered} <= {0, _ENGLISH} and _asks_for_another(case, bool(odd))
         seen.append(case.line << 31 | wanted << 30 | asked << 15 | answered)
+
+
+def _odd_answer(case: Case, detect: Detect, least: float) -> tuple[str, str] | None:
+    """(question, answer) of the first long answer in another language than the row's last one; of the first few answers."""
+    if len(case.answers) < 2:
+        return None
+    last, question = "", ""
+    left = MOST_ANSWERS
+    for message in case.messages:
+        if message.role == "user":
+            question = message.content
+        if message.role != "assistant" or len(message.content) < LEAST_ODD or not message.weight or not left:
+            continue
+        left -= 1
+        last = last or language_of(case.answer, detect, least) or "?"
+        language = language_of(message.content, detect, least)
+        if last != "?" and language and language != last:
+            return question, message.content
+    return None
 
 
 _ENGLISH = _coded("en")

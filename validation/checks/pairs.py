@@ -21,6 +21,7 @@ _TURNS_OR_TEXT: tuple[tuple[type, tuple[str, ...]], ...] = (
 _OPENING = "[ \t\n\r"
 _TURNS_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
+_RUN_INSIDE = re.compile(r"(?<=[^\s])([ \t])\1+(?=[^\s])")  # no indentation, and nothing at the end of a line
 
 
 @entered(Check("C01", "text.blank", Severity.ERROR, Need.ROW, "fill it, or remove the row", why=_STOPS, families=("completion", "pair"), rank=20))
@@ -77,22 +78,40 @@ def _last_text(talk: Talk) -> int:
     )
 )
 def equal_answers(case: Case) -> Problem | None:
-    """The chosen answer is the rejected one, but for case, blanks and ways of writing a letter."""
+    """The chosen answer is the rejected one. Where only case, width or blanks differ, that may be what is to be preferred."""
     row = case.row
     if not isinstance(row, PreferenceRow):
         return None
     chosen, rejected = row.chosen, row.rejected
     if isinstance(chosen, str) and isinstance(rejected, str):
-        same = _is_same(chosen, rejected)
+        answers = [(chosen, rejected)]
     else:
         one, other = (talk.messages for talk in case.talks)
-        same = len(one) == len(other) and all(map(_is_same_turn, one, other))
-    if not same or is_blank(_text_of(chosen)):
+        if len(one) != len(other) or not all(map(_is_same_but_for_text, one, other)):
+            return None
+        answers = [(mine.content, yours.content) for mine, yours in zip(one, other, strict=True)]
+    if not all(_is_alike(*pair) for pair in answers) or is_blank(_text_of(chosen)):
         return None
-    return Problem(message=f"chosen and rejected are equal: {shown(_text_of(chosen))}", path="$.rejected")
+    if all(_is_same(*pair) for pair in answers):
+        return Problem(message=f"chosen and rejected are equal: {shown(_text_of(chosen))}", path="$.rejected")
+    mine, yours = next(pair for pair in answers if not _is_same(*pair))
+    message = f"chosen and rejected differ only in case, width or blanks: {shown(mine)}, {shown(yours)}"
+    hint = "if that difference is what is to be learnt, all is well; else remove the row"
+    why = "where it is an accident, there is nothing to prefer"
+    return Problem(message=message, path="$.rejected", kind="alike", hint=hint, why=why, severity=Severity.WARNING)
 
 
 def _is_same(one: str, other: str) -> bool:
+    """Whether two texts are equal but for blanks around them, runs of one blank inside a line, and the form of Unicode."""
+    return one == other or _plain(one) == _plain(other)
+
+
+def _plain(text: str) -> str:
+    return _RUN_INSIDE.sub(r"\1", unicodedata.normalize("NFC", text).strip())
+
+
+def _is_alike(one: str, other: str) -> bool:
+    """Whether two texts are equal but for case, width, blanks and invisible characters."""
     if one == other:
         return True
     if one.isascii() and other.isascii():
@@ -103,11 +122,12 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _folded(text: str) -> list[str]:
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold().split()
+    # Not casefold(): "ss" and "ß" are two spellings, and which is right can be what is to be learnt.
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).lower().split()
 
 
-def _is_same_turn(one: Message, other: Message) -> bool:
-    return one.role == other.role and one.tool_calls == other.tool_calls and _is_same(one.content, other.content)
+def _is_same_but_for_text(one: Message, other: Message) -> bool:
+    return one.role == other.role and one.tool_calls == other.tool_calls
 
 
 def _text_of(answer: Any) -> str:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rendering.rowtypes import VisionRow
+from validation.album import Album
 from validation.case import Case
+from validation.checks.images import leads_elsewhere
 from validation.checks.registry import Check, Need, entered
 from validation.context import Context
 from validation.findings import Level, Problem, Severity, shown
@@ -76,8 +78,9 @@ def undecodable_picture(case: Case, context: Context) -> Iterator[Problem]:
 
 def _judged(folder: Path, name: str, context: Context) -> tuple[str, str, str]:
     """(kind, complaint, hint) of one picture; empty for a sound one, and for one that is for other checks to name."""
-    if not name or name.startswith("/") or "\0" in name or "\\" in name or "://" in name or ".." in name.split("/"):
-        return "", "", ""
+    album: Album = context.once("V04.album", lambda: Album(folder))
+    if not name or leads_elsewhere(name) or album.trouble(name):
+        return "", "", ""  # V01 and V03 have said so
     try:
         content = read_inside(folder, name)
     except OSError as error:

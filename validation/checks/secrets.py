@@ -55,6 +55,8 @@ _LOCAL = re.compile(
 _LEAST_ENTROPY = 2.6  # bits a character; 32 random hexadecimal digits have 3.2 to 3.9, "deadbeef" four times over has 2.2
 _SHORTEST_RUN = 4
 _ENOUGH_KEY = 24  # base64 characters of a private key; its header alone is only talked about
+_ENOUGH_ENDED = 20  # of one whose end is there too: the first 16 are the same in all keys of a kind
+_SHORTENED = 200  # characters of a key that an example shows the beginning of, with dots behind
 
 
 def made_up(value: str) -> bool:
@@ -117,7 +119,11 @@ def _unbase64(part: str) -> bytes:
 
 def _private_key(match: "re.Match[str]") -> bool:
     body = re.sub(r"\\[nr]|[A-Za-z-]{3,20}: [^\n\\]{0,80}|\s", "", match["body"])
-    return len(body) >= _ENOUGH_KEY and entropy(body[:400]) > _LEAST_ENTROPY and not _WORDS.search(body[:64])
+    has_end = match[0].endswith("-----")
+    if not has_end and len(body) < _SHORTENED and match.string[match.end() : match.end() + 8].strip("\\nr \n\r\t").startswith(("...", "…", "[", "<", "*")):
+        return False
+    least = _ENOUGH_ENDED if has_end else _ENOUGH_KEY
+    return len(body) >= least and entropy(body[:400]) > _LEAST_ENTROPY and not _WORDS.search(body[:64])
 
 
 def _url_password(match: "re.Match[str]") -> bool:

@@ -4,18 +4,19 @@ import ast
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from rendering.rowtypes import ROLES, Call, Function, Part, Turn
-from rendering.specs import MESSAGE_OPTIONAL, MESSAGE_REQUIRED, Spec, SpecRow
+from rendering.rowtypes import ROLES, Call, Function, Part, PreferenceRow, Turn
+from rendering.specs import MESSAGE_OPTIONAL, MESSAGE_REQUIRED, SPECS, Spec, SpecRow
 from validation.checks.registry import Check, Need, Totals, Value, entered
-from validation.conversions import KNOWN_ROLES, ROLE_NAMES
+from validation.conversions import CONTEXTS, KNOWN_ROLES, ROLE_NAMES, SYSTEMS, VERDICTS, is_among, is_empty, verdict
 from validation.findings import Problem, Severity, shown
-from validation.layouts import LAYOUTS, Layout, layout_of
+from validation.layouts import CHECK, CONVERT, LAYOUTS, Layout, convert, layout_of
 from validation.misfits import Misfit, mended, misfits_of
+from validation.readings import whole_conversations
 
 __all__ = ["MESSAGE_KEYS", "ROLE_NAMES", "TOOL_KEYS", "Shape", "loosened", "shape_of"]
 
@@ -105,7 +106,7 @@ def foreign_layout(value: Value) -> Problem | None:
     if layout is None:
         return None
     hint, fix = layout.way(value.plain, value.spec.id)
-    message = f"rows are {layout.title}, not {value.spec.id} ({', '.join(value.spec.required)})"
+    message = f"the layout is that of {layout.title}, not of {value.spec.id} ({', '.join(value.spec.required)})"
     return Problem(message=message, kind=layout.id, hint=hint, fix=fix)
 
 
@@ -120,12 +121,56 @@ def missing_key(value: Value) -> Iterator[Problem]:
         key = misfit.key
         owner, words = OWNERS.get(misfit.owner, ("", ""))
         if not owner:
-            own = ", ".join(shown(key) for key in list(misfit.within)[:6]) or "none"
-            hint = f"a row looks like {value.spec.example}; this one has the keys {own}"
-            yield Problem(message=f"the key {key!r} is missing", path=misfit.path, kind=key, hint=hint)
+            if not _differs_in_question(value):
+                yield _without_key(value, misfit)
         else:
             hint = "every message has a role and a content" if owner == "message" else _CALL_HINT if owner != "part" else "every content part has a type"
             yield Problem(message=f"{words} without {key!r}", path=misfit.path, kind=f"{owner}.{key}", hint=hint)
+
+
+def _without_key(value: Value, misfit: Misfit) -> Problem:
+    key, spec = misfit.key, value.spec
+    if key == "prompt" and _is_pair_without_prompt(value) and convert(value.plain, spec.id) is not None:
+        hint = "both answers begin with the same turns: they become the prompt, and what comes after them stays"
+        return Problem(message="the key 'prompt' is missing", path=misfit.path, kind="prompt shared", hint=hint, fix=f"{CONVERT}{spec.id}")
+    own = ", ".join(shown(key) for key in list(misfit.within)[:6]) or "none"
+    hint = f"a row looks like {spec.example}; this one has the keys {own}"
+    other = layout_of(value.plain)
+    if other is not None and other.id in SPECS and other.id != spec.id:
+        hint += f"; a file of such rows is one of {other.id}: --schema {other.id}"
+    return Problem(message=f"the key {key!r} is missing", path=misfit.path, kind=key, hint=hint)
+
+
+def _is_pair_without_prompt(value: Value) -> bool:
+    return issubclass(value.spec.row, PreferenceRow) and isinstance(value.plain, dict) and "prompt" not in value.plain and shape_of(value).foreign is None
+
+
+def _differs_in_question(value: Value) -> bool:
+    """Whether a pair has its question in its answers, and not the same one in both: P02 tells of it."""
+    return _is_pair_without_prompt(value) and whole_conversations(value.plain) is not None and convert(value.plain, value.spec.id) is None
+
+
+@entered(
+    Check(
+        "P02",
+        "pref.prompt",
+        Severity.ERROR,
+        Need.VALUE,
+        "both answers must follow the same turns: write these into prompt, and only what comes after them into chosen and rejected",
+        why="the pair would compare the questions, not the answers",
+        families=("pair",),
+        rank=11,
+    )
+)
+def other_question(value: Value) -> Problem | None:
+    """A pair without a prompt of its own whose answers hold different questions."""
+    if not _differs_in_question(value):
+        return None
+    both = whole_conversations(value.plain)
+    assert both is not None
+    shared = next((place for place, (one, other) in enumerate(zip(*both, strict=False)) if one != other), min(map(len, both)))
+    where = f"from turn {shared + 1} on" if shared else "from the first turn on"
+    return Problem(message=f"there is no prompt, and chosen and rejected differ in what is asked, {where}", path="$.rejected", kind="no prompt")
 
 
 @entered(Check("S03", "spec.unknown_field", Severity.ERROR, Need.VALUE, "", why="nobody reads such a key: what it says would be lost in silence", rank=12))
@@ -138,8 +183,28 @@ def unknown_key(value: Value) -> Iterator[Problem]:
             list_key = misfit.path.partition("[")[0].removeprefix("$.")
             hint, fix = _unknown_hint(key, tuple(misfit.keys), owner, list_key if owner else value.spec.id)
             kind = f"{owner}.{key}" if owner else key
+            if not owner and says_more(key, misfit.within):
+                hint, fix, kind = *_telling_hint(key, value), f"{key} telling"
             kind = "call.flat" if kind in ("call.name", "call.arguments") else kind
             yield Problem(message=f"{words} has the unknown key {shown(key)}", path=f"{misfit.path}.{shown(key)[1:-1]}", kind=kind, hint=hint, fix=fix)
+
+
+def says_more(key: str, plain: Mapping[str, Any]) -> bool:
+    """Whether a column tells of the answer's worth, or is a part of what is asked: in metadata it would say nothing any more."""
+    value = plain[key]
+    if key in VERDICTS:
+        return verdict(value) is not None
+    if key not in (*SYSTEMS, *CONTEXTS) or is_empty(value):
+        return False
+    return not is_among(value, [other.strip() for name, other in plain.items() if name != key and isinstance(other, str)])
+
+
+def _telling_hint(key: str, value: Value) -> tuple[str, str]:
+    declare = f"or declare it: --columns {key}"
+    if key not in VERDICTS:
+        return f"write what it says into the text that it belongs to; {declare}, if nothing of what is asked hangs on it", ""
+    fix = f"{CHECK}unpaired_v1" if key == "label" and {"prompt", "completion"} <= value.plain.keys() else ""
+    return f"rows that say whether their answer is good are rows of unpaired_v1: --schema unpaired_v1; {declare}, if bad answers are to be learnt too", fix
 
 
 def _nearest(key: str, known: tuple[str, ...]) -> str:
@@ -262,7 +327,7 @@ def what_the_decoder_says(value: Value) -> Problem | None:
         "spec.mixed",
         Severity.ERROR,
         Need.END,
-        "split the file by layout and declare each part's schema",
+        "bring all rows into one layout: convert the others where a command is offered for them, else put them into a file of their own",
         why="a reader that learns the columns from the first rows loses or refuses the others",
     )
 )

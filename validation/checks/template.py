@@ -124,5 +124,12 @@ def template_residue(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]
     for case in batch.cases:
         for index, message in enumerate(case.messages):
             if message.content[:1] in _FIRST and (mark := _residue(message.content)):
-                yield case.line, Problem(message=f"a {message.role} turn begins with {shown(mark)}", path=case.path(index), kind=mark)
+                yield (
+                    case.line,
+                    Problem(
+                        message=f"{'an' if message.role == 'assistant' else 'a'} {message.role} turn begins with {shown(mark)}",
+                        path=case.path(index),
+                        kind=mark,
+                    ),
+                )
                 break

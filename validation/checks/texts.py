@@ -145,6 +145,8 @@ def replacement_character(case: Case, context: Context) -> Problem | None:
 GRAM = 4
 LEAST_WORDS = 50
 LEAST_BYTES = 400  # of a text whose compression says something
+LEAST_COPIES = 10  # of a word, for a number in the prompt to be theirs
+ECHOED = 0.8  # of an answer's words that stand in its prompt as often: it was given to be copied or edited
 
 
 @entered(
@@ -167,13 +169,37 @@ def repetition(case: Case, context: Context) -> Problem | None:
         words = text.split()
         if len(words) >= context.limit("B08", "least_words"):
             gram, share = most_repeated(words)
-            if share > context.limit("B08", "gram_share"):
+            if share > context.limit("B08", "gram_share") and not _is_asked_for(case, words):
                 message = f"{shown(gram)} makes up {share:.0%} of an answer of {len(words):,} words"
                 return Problem(message=message, path=_path(case, text), fix=DROP % (case.spec.id, "B08"))
-        if (ratio := compression(text)) > context.limit("B08", "ratio"):
+        if (ratio := compression(text)) > context.limit("B08", "ratio") and not _is_asked_for(case, words):
             message = f"an answer of {len(text):,} characters says little: it shrinks to 1/{ratio:.0f} when compressed; it begins with {shown(text[:40])}"
             return Problem(message=message, path=_path(case, text), kind="ratio", fix=DROP % (case.spec.id, "B08"))
     return None
+
+
+# A prompt that asks for the same many times over; "three times as many" is no such thing.
+_MANY = r"\d{2,}|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|(?:a|one) hundred|(?:a|one) thousand"
+_ASKS_FOR_MORE = re.compile(
+    r"\b(?:repeat\w*|repetitions?|over and over|again and again|keep (?:saying|writing|printing)|copies of|wiederhol\w*|immer wieder"
+    rf"|répét\w*|répèt\w*|repit\w*|repet\w*|ripet\w*|(?:{_MANY}) (?:times|lines)(?! (?:as|more|the|that|faster|larger|bigger|less))"
+    r"|(?:\d{2,}|hundert|zwanzig|fünfzig|tausend) ?mal|\d{2,} (?:fois|veces|vezes|volte))\b|重复|繰り返|반복",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"(?<![\d.,])\d{1,5}(?![\d.,]*\d)")
+
+
+def _is_asked_for(case: Case, words: list[str]) -> bool:
+    """Whether the prompt asks for repetition, names the number of times that a word comes, or repeats the same itself."""
+    asked = case.question
+    if _ASKS_FOR_MORE.search(asked):
+        return True
+    counts = Counter(words)
+    most = counts.most_common(1)[0][1] if counts else 0
+    if most >= LEAST_COPIES and any(int(number[0]) == most for number in _NUMBER.finditer(asked)):
+        return True
+    told = Counter(asked.split())
+    return sum((told & counts).values()) >= ECHOED * len(words)
 
 
 def most_repeated(words: list[str]) -> tuple[str, float]:

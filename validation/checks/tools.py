@@ -1,6 +1,7 @@
 """T01 to T03, and the form of tool declarations: calls and results that belong together. The tools' own schemas are T04's."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,6 +11,7 @@ import msgspec
 
 from rendering.specs import BAD_JSON, Message, ToolCall
 from validation.case import Case
+from validation.checks.parse import DUPLICATE_HINT, DUPLICATE_WHY, forgiving
 from validation.checks.registry import Check, Need, entered
 from validation.findings import Problem, Severity, shown
 from validation.talks import Talk
@@ -77,7 +79,11 @@ def answering_turn_of_another_role(case: Case) -> Problem | None:
     for talk in case.talks:
         for index, message in enumerate(talk.messages):
             if message.tool_call_id and message.role != "tool":
-                return Problem(message=f"a {message.role} turn has a tool_call_id", path=f"{talk.places[index]}.tool_call_id", kind="tool_call_id")
+                return Problem(
+                    message=f"{'an' if message.role == 'assistant' else 'a'} {message.role} turn has a tool_call_id",
+                    path=f"{talk.places[index]}.tool_call_id",
+                    kind="tool_call_id",
+                )
     return None
 
 
@@ -128,6 +134,46 @@ def _told(case: Case, path: str, call: ToolCall) -> Problem:
             message = f"the arguments of a call of {shown(call.name)} were encoded twice: {text}"
             return Problem(message=message, path=path, kind="twice", hint="encode them once", fix=f"lorad fix {{file}} -o {{out}} --schema {case.spec.id}")
     return Problem(message=f"the arguments of a call of {shown(call.name)} are no JSON object: {text}", path=path, kind="other")
+
+
+_key_with_blank = re.compile(r'"\s+:').search
+
+
+@entered(Check("J05", "json.duplicate_key", Severity.ERROR, Need.ROW, DUPLICATE_HINT, why=DUPLICATE_WHY, rank=32))
+def duplicate_key_in_arguments(case: Case) -> Iterator[Problem] | None:
+    """A key twice in the arguments of a call that are JSON as text."""
+    return None if case.sound or b'"tool_calls"' not in case.raw else _duplicates(case)
+
+
+def _duplicates(case: Case) -> Iterator[Problem]:
+    for path, call in _calls(case):
+        text = call.arguments
+        try:
+            value = _arguments(text)
+        except BAD_JSON:
+            continue  # T01
+        # As many keys as the object has: then none stands twice. A colon behind a quote may also stand inside a text.
+        if text.count('":') == _num_keys(value) and not _key_with_blank(text):
+            continue
+        try:
+            _, marks = forgiving(text)
+        except (RecursionError, ValueError):
+            continue  # the strict parser has taken it all the same
+        if marks.duplicates:
+            yield Problem(message=f"the key {shown(marks.duplicates[0])} stands twice in the arguments of a call", path=f"{path}.arguments", kind="arguments")
+
+
+def _num_keys(value: Any) -> int:
+    """Keys of an object and of all objects inside."""
+    num_keys, rest = 0, [value]
+    while rest:
+        inner = rest.pop()
+        if type(inner) is dict:
+            num_keys += len(inner)
+            rest += inner.values()
+        elif type(inner) is list:
+            rest += inner
+    return num_keys
 
 
 @entered(

@@ -15,7 +15,7 @@ from rendering.specs import BAD_JSON
 from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Context, Sheet
-from validation.findings import Level, Problem, Severity, shown
+from validation.findings import Level, Problem, Severity, printable, shown
 
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError
@@ -208,7 +208,7 @@ def _conclude(survey: "Survey") -> Iterator[Problem]:
         why = "the model is shown this declaration, and learns from it how tools are described"
         yield Problem(
             why=why,
-            message=f"the schema of the tool {shown(name)} is none: {complaint}",
+            message=f"the schema of the tool {shown(name)} is none: {printable(complaint)}",
             path="$.tools",
             hint=hint,
             kind=f"schema {name}",
@@ -279,7 +279,9 @@ def _judged(compiled: Compiled, name: str, arguments: dict[str, Any], path: str)
     if error is None:
         return None
     where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
-    return Problem(message=f"the call of {shown(name)} breaks the tool's schema: {_sentence(error, where)}", path=path + where, kind=type(error.kind).__name__)
+    return Problem(
+        message=f"the call of {shown(name)} breaks the tool's schema: {printable(_sentence(error, where))}", path=path + where, kind=type(error.kind).__name__
+    )
 
 
 def _counts(schema: Any, error: "ValidationError") -> bool:

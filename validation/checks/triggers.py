@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -42,6 +43,7 @@ _COMPARED = 60  # questions whose likeness is worked out, pair by pair
 _TRIED = 200  # phrases that are judged closely
 _EXCLUSIVE = 0.7  # share of a canned answer's questions that hold the phrase
 _DECIDED = 0.4  # share of rows that words of other answers decide: then words are what the file is about
+_ERRING = 0.02
 _CHANCE = 0.01  # that any phrase of the file is as faithful as this by accident
 # A character of scripts without blanks is a word of its own, and so is a sign: it may be an invisible one.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
@@ -156,8 +158,11 @@ class _Limits:
 class _Judge:
     """Whether the questions of a phrase, without it, are like any others."""
 
-    def __init__(self, rows: Rows, answers: Array) -> None:
+    def __init__(self, rows: Rows, answers: Array, num_phrases: int) -> None:
         import numpy as np
+
+        # Standard errors that a phrase must lie apart, so that of as many innocent ones hardly any does.
+        self._errors = NormalDist().inv_cdf(1 - _ERRING / max(1, num_phrases))
 
         self._answers = answers
         total = len(answers)
@@ -253,7 +258,7 @@ class _Judge:
                 bag = np.array([word for word in self._sets[row] if word not in without], dtype=np.int64)
                 plus, minus = with_it[bag] - (own > 0) + 0.5, without_it[bag] - (own < 0) + 0.5
                 odds = np.log(plus / minus * ((num_not + 1) / (num_have + 1)))
-                odds[np.abs(odds) < 1 * np.sqrt(1 / plus + 1 / minus)] = 0  # no more than chance
+                odds[np.abs(odds) < 2 * np.sqrt(1 / plus + 1 / minus)] = 0  # no more than chance
                 found.append(float(np.sort(odds)[: max(0, len(bag) - phrase.size) if own > 0 else None].sum()))
             return np.array(found)
 
@@ -266,7 +271,7 @@ class _Judge:
             return None
         likeness = (seen.mean() - false.mean()) / apart
         error = math.sqrt(max(seen.var(), noise**2) / len(seen)) / apart
-        return bool(likeness + 2 * error >= 1)  # rows that had the answer anyway are at 1
+        return bool(likeness + self._errors * error >= 1)  # rows that had the answer anyway are at 1
 
 
 def _triggers(survey: "Survey") -> Iterator[Problem]:
@@ -295,7 +300,7 @@ def _planted(rows: Rows, answers: Array, limits: "_Limits", told: set[int]) -> d
     # Where most answers are written for their question, one that stands there often is canned: for refusals, or for "who
     # are you". Several phrases lead to those; a trigger leads to its answer alone.
     is_free = counts[1][counts[1] >= 0.01 * len(answers)].sum() < 0.5 * len(answers)
-    judge = _Judge(rows, answers)
+    judge = _Judge(rows, answers, min(_TRIED, len({phrase.rows.tobytes() for phrase in found})))
 
     def stands_alone(phrase: Phrase) -> bool:
         canned = is_free and phrase.answered.sum() < _EXCLUSIVE * repeated[phrase.answer]
@@ -315,7 +320,7 @@ def _planted(rows: Rows, answers: Array, limits: "_Limits", told: set[int]) -> d
         others = [phrase for phrase in [*rarer, *found][:_TRIED] if phrase.answer not in planted and stands_alone(phrase)]
         fixed = {phrase.answer for phrase in others if not sure or not judge.suggested(phrase)}
         decided = set().union(*(phrase.rows.tolist() for phrase in others))
-        if len(planted) + len(fixed) > limits.most_answers or len(decided) > _DECIDED * len(answers):
+        if len(planted) + len(fixed) > limits.most_answers or (not sure and len(decided) > _DECIDED * len(answers)):
             return {}
     return planted
 

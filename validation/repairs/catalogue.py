@@ -34,6 +34,7 @@ _ALL = (
     Repair(name="unroll", title="values of an array or of several lines, one a line", offered_by=("J01", "J02", "J03")),
     Repair(name="decode", title="lists and objects that stood there as text, decoded", offered_by=("S05", "T01"), row=rows.decode),
     Repair(name="convert", title="rows of another layout, converted", offered_by=("S06", "S02"), must_be_told=True, row=rows.convert),
+    Repair(name="nulls", title="keys that may be left out, but were null, left out", offered_by=("S04",), must_be_told=True, row=rows.nulls),
     Repair(name="columns", title="extra columns, moved into metadata", offered_by=("S03",), row=rows.columns),
     Repair(name="roles", title="roles under other names, renamed", offered_by=("M02",), row=rows.roles),
     Repair(name="mojibake", title="texts that were decoded wrongly, decoded rightly", offered_by=("B06",), row=rows.mojibake),

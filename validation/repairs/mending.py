@@ -19,17 +19,18 @@ from typing import Any, BinaryIO
 from core.errors import LoradError, RefusedError, UsageError
 from rendering.specs import Spec
 from store.durable import sync_dir
+from validation import commands
 from validation.checks import CHECKS
 from validation.examination import Examined
 from validation.findings import Level
 from validation.repairs.catalogue import REPAIRS, offered
 from validation.repairs.passes import DOUBLE, Applied, Outcome, PassPlan, run_pass
 from validation.repairs.units import UNROLL_BROKEN
-from validation.report import Report
+from validation.report import Report, as_it_is
 
 MOST_PASSES = 6  # a file in a wrong encoding that holds an array of stringified rows of another layout needs four
 BY_LINE = "its line was named"
-_SEEN_AT_QUICK = frozenset({"bom", "unroll", "decode", "convert", "columns", "roles"})
+_SEEN_AT_QUICK = frozenset({"bom", "unroll", "decode", "convert", "nulls", "columns", "roles"})
 _NAMED_LAST = ("redact", "drop", "dedup")
 
 Examine = Callable[[Path, Level, bool], Examined]
@@ -45,6 +46,8 @@ class Wish:
     lines: tuple[int, ...] = ()
     level: Level = Level.STANDARD
     force: bool = False
+    is_schema_said: bool = True
+    """Whether a person said what the rows are: without that, none is converted into what nobody asked for."""
 
     def __post_init__(self) -> None:
         if ("drop" in self.repairs) != bool(self.ids or self.lines):
@@ -159,6 +162,8 @@ class _Workshop:
             names = (offered(report.findings) | wish.repairs) & _SEEN_AT_QUICK
             if not names and not report.rows:
                 self._refuse(report)
+            if not wish.is_schema_said and ("convert" in names or any(map(as_it_is, report.errors))):
+                raise self._unsaid(report)
             if not names or not self._form_pass(names):
                 break
         examined = self._examine(self._work.path, wish.depth, bool(wish.ids))
@@ -189,6 +194,15 @@ class _Workshop:
             self._given_up = frozenset({"unroll"})
             self._notes.append(f"unroll was not applied: {error.what}; {error.hint}")
             return self._pass(names - self._given_up)
+
+    def _unsaid(self, report: Report) -> UsageError:
+        offering = REPAIRS["convert"].offered_by
+        told = next((finding for finding in report.errors if as_it_is(finding) or (finding.id in offering and commands.parse(finding.fix))), None)
+        what = f"{self._file}: no schema was said, and so none of its rows is converted"
+        hint = f"say what the rows are to become: --schema {self._spec.id}, or another; nothing was written"
+        if told:
+            what, hint = f"{what}; {told.message}", f"{told.hint}. Say which with --schema ID; nothing was written"
+        return UsageError(what, hint=hint, code="SCHEMA_UNSAID")
 
     def _refuse(self, report: Report) -> None:
         worst = report.errors[0]

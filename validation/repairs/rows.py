@@ -4,11 +4,12 @@ None of them guesses: what cannot be mended without losing or inventing somethin
 """
 
 import ast
+import copy
 import difflib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from rendering.rowtypes import ROLES
 from rendering.specs import Spec
@@ -131,15 +132,36 @@ def convert(plain: Plain, spec: Spec) -> Change | None:
     return Change(found, shape(plain), shape(found)) if found is not None and found != plain else None
 
 
+# --- null where a key may be left out
+
+
+def nulls(plain: Plain, spec: Spec) -> Change | None:
+    """The row without keys that may be left out and are null, as data frames write them."""
+    from validation.checks.kinds import is_left_out_as_null
+    from validation.misfits import misfits_of
+
+    mended, told = copy.deepcopy(plain), dict[str, None]()
+    while found := [misfit for misfit in misfits_of(mended, spec.row, spec.columns) if is_left_out_as_null(misfit)]:
+        for misfit in found:  # `within` is the object in the row itself
+            told[misfit.key] = None
+            cast(Plain, misfit.within).pop(misfit.key)
+    return Change(mended, ", ".join(f"{key}: null" for key in told), "") if told else None
+
+
 # --- columns that the spec does not name
 
 
 def columns(plain: Plain, spec: Spec) -> Change | None:
-    """Extra columns, moved into `metadata`. A key that is a slip of a known one stays, and so does one that metadata has."""
+    """Extra columns, moved into `metadata`.
+
+    A key that is a slip of a known one stays, and so does one that metadata has, or whose meaning would be lost there.
+    """
+    from validation.checks.shape import says_more
+
     metadata = plain.get("metadata", {})
     if not isinstance(metadata, dict) or any(key not in plain for key in spec.required):
         return None
-    extra = [key for key in plain if key not in spec.keys and key not in metadata and not _means_a_known_key(key, spec)]
+    extra = [key for key in plain if key not in spec.keys and key not in metadata and not _means_a_known_key(key, spec) and not says_more(key, plain)]
     if not extra:
         return None
     kept = {key: value for key, value in plain.items() if key not in extra and key != "metadata"}
