@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ import click
 
 from cli.meter import Meter
 from cli.options import format_option
-from cli.setting import Asked, Target, gate_options, target_of
+from cli.setting import Asked, Target, any_target_of, gate_options
+from core.errors import LoradError
 
 if TYPE_CHECKING:
     from validation.pages import View
@@ -35,11 +37,15 @@ def check(files: tuple[Path, ...], asked: Asked, output: str) -> int:
 
     meters = [Meter(str(file)) for file in files]
     # Every mistake of the caller is told before anything is read.
-    targets = [target_of(file, asked, Setting(on_progress=meter)) for file, meter in zip(files, meters, strict=True)]
+    targets = [any_target_of(file, asked, Setting(on_progress=meter)) for file, meter in zip(files, meters, strict=True)]
     reports = []
     for target, meter in zip(targets, meters, strict=True):
         try:
-            report = target.validator.check_file(target.file, target.schema_id, target.level, name=target.name, columns=target.columns)
+            report = checked(target)
+        except LoradError:
+            raise
+        except Exception as error:  # the border of a reader of untrusted bytes: a crash is a refusal
+            report = crashed(target, error)
         finally:
             meter.clear()
         reports.append(report)
@@ -49,6 +55,26 @@ def check(files: tuple[Path, ...], asked: Asked, output: str) -> int:
         plain = [report.to_plain() for report in reports]
         echo_json(plain[0] if len(plain) == 1 else plain)
     return 2 if any(report.verdict == "refused" for report in reports) else 0
+
+
+def checked(target: Target) -> "Report":
+    """The gate's report on a file, or on a folder that has none."""
+    if target.obstacle:
+        from validation.bundle import unread
+        from validation.findings import Level
+
+        return unread(target.name, target.schema_id, Level(target.level), target.obstacle)
+    return target.validator.check_file(target.file, target.schema_id, target.level, name=target.name, columns=target.columns)
+
+
+def crashed(target: Target, error: Exception) -> "Report":
+    """The report on a file that the gate itself failed on; the traceback goes to standard error."""
+    from validation.report import single
+
+    traceback.print_exception(error)
+    message = f"the gate failed on this file: {type(error).__name__} in {traceback.extract_tb(error.__traceback__)[-1].name}"
+    hint = f"the file is the proof: please report it as a bug, with the traceback above; {target.again()} repeats it"
+    return single(target.name, target.schema_id, code="GATE_CRASH", message=message, hint=hint)
 
 
 def show(report: "Report", output: str, view: "View") -> None:

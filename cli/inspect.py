@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rendering.specs import Message, Tools
     from rendering.tokens import Renderer
     from store.paths import Home
+    from validation.checks.registry import Line
 
     Drawn = Iterator[Picture | Unseen]
 
@@ -33,11 +34,16 @@ NO_ROW = "-"  # in place of a finding's id
 class _View:
     """Which rows are drawn, and with what."""
 
-    source: str
-    schema: str
-    model: Path
-    max_length: int  # 0: not known
+    frame: "Album"  # still without rows
+    base: Path
     lines: tuple[int, ...]  # empty: the first few
+
+    @classmethod
+    def of(cls, base: Path, lines: tuple[int, ...], *, source: str, schema: str, max_length: int) -> "_View":
+        """Of a base model's folder; `max_length` 0: not known."""
+        from rendering.picture import Album
+
+        return cls(frame=Album(source=source, schema=schema, model=base.name, max_length=max_length, rows=()), base=base, lines=lines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +78,8 @@ def inspect(
     out: Path | None,
     config: str | None,
     output: str,
-) -> None:
-    """Show which tokens of rows are supervised, masked or beyond max_length.
+) -> int:
+    """Show which tokens of rows are supervised, masked or beyond max_length: exit 2 where no row can be drawn.
 
     FILE is a file of rows; JOB is the id of a job: the rows of its drop, under the job's own config. Rows are rendered
     with the base model's chat template, exactly as the trainer does it.
@@ -88,6 +94,7 @@ def inspect(
         view = _view_of_job(home, job, model, max_length, lines)
         album = _album(view, lambda renderer: _rows_of_job(home, job, view, renderer))
     _write(_written(album, output, colours=out is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")), out, source)
+    return 0 if album.num_drawn else 2
 
 
 def _lines(rows: str) -> tuple[int, ...]:
@@ -105,16 +112,15 @@ def _lines(rows: str) -> tuple[int, ...]:
 
 def _album(view: _View, rows: "Callable[[Renderer], Drawn]") -> "Album":
     from rendering.folders import renderer_of, template_is_generic
-    from rendering.picture import Album
 
-    renderer = renderer_of(view.model)
+    renderer = renderer_of(view.base)
     notes = []
     if template_is_generic(renderer):
-        notes.append(f"{view.model.name} has no chat template: the rows are drawn as generic ChatML; `lorad models template` prints it for the model's folder")
+        notes.append(f"{view.frame.model} has no chat template: the rows are drawn as generic ChatML; `lorad models template` prints it for the model's folder")
     drawn = tuple(rows(renderer))
     if not drawn:
         notes.append("there are no rows")
-    return Album(source=view.source, schema=view.schema, model=view.model.name, max_length=view.max_length, rows=drawn, notes=tuple(notes))
+    return replace(view.frame, rows=drawn, notes=tuple(notes))
 
 
 def _drawn(row: _Conversation, view: _View, renderer: "Renderer") -> "Picture | Unseen":
@@ -125,7 +131,7 @@ def _drawn(row: _Conversation, view: _View, renderer: "Renderer") -> "Picture | 
     except LoradError as error:
         id = TEMPLATE_FINDINGS.get(error.code, error.code)
         return Unseen(line=row.line, part=row.part, id=id, message=error.what, hint=error.hint)
-    picture = draw(renderer, encoding, view.max_length, line=row.line, part=row.part, weight=row.weight)
+    picture = draw(renderer, encoding, view.frame.max_length, line=row.line, part=row.part, weight=row.weight)
     return replace(picture, notes=(row.note, *picture.notes)) if row.note else picture
 
 
@@ -136,7 +142,7 @@ def _view_of_file(target: Target, lines: tuple[int, ...]) -> _View:
     around = target.validator.setting.around
     if not around.base:
         raise UsageError("no base model is here", hint="pass --model NAME or PATH, or run `lorad models pull`", code="MODEL_MISSING")
-    return _View(source=target.name, schema=target.schema_id, model=Path(around.base), max_length=around.max_length, lines=lines)
+    return _View.of(Path(around.base), lines, source=target.name, schema=target.schema_id, max_length=around.max_length)
 
 
 def _rows_of_file(target: Target, view: _View, renderer: "Renderer") -> "Drawn":
@@ -145,7 +151,11 @@ def _rows_of_file(target: Target, view: _View, renderer: "Renderer") -> "Drawn":
     from validation.checks.files import BOM
 
     spec = target.spec
-    for line, raw in _raw_rows(target, view):
+    for found in _lines_of(target, view):
+        line, raw = found.number, found.raw
+        if found.size_bytes > found.limits.max_row_bytes:
+            yield _too_large(found)
+            continue
         if not raw.strip():
             yield Unseen(line=line, id=NO_ROW, message="there is no row in this line", hint="name another line")
             continue
@@ -160,8 +170,9 @@ def _rows_of_file(target: Target, view: _View, renderer: "Renderer") -> "Drawn":
             yield _drawn(_Conversation(line=line, messages=messages, tools=spec.tools(row), weight=row.weight, part=part), view, renderer)
 
 
-def _raw_rows(target: Target, view: _View) -> Iterator[tuple[int, bytes]]:
-    """(line, bytes) of the lines that are asked for. Reads no further than the last of them; lines that the file lacks come empty."""
+def _lines_of(target: Target, view: _View) -> "Iterator[Line]":
+    """The lines that are asked for. Reads no further than the last of them; lines that the file lacks come empty."""
+    from validation.checks.registry import Line
     from validation.source import Source, lines
 
     limits, wanted, seen = target.validator.setting.limits, set(view.lines), 0
@@ -172,10 +183,21 @@ def _raw_rows(target: Target, view: _View) -> Iterator[tuple[int, bytes]]:
             if line.number in wanted if view.lines else line.raw.strip():
                 seen += 1
                 wanted.discard(line.number)
-                yield line.number, line.raw
+                yield line
                 if not wanted and (view.lines or seen >= FIRST_ROWS):
                     return
-    yield from ((number, b"") for number in sorted(wanted))
+    yield from (Line(number, 0, b"", 0, True, limits) for number in sorted(wanted))
+
+
+def _too_large(line: "Line") -> "Unseen":
+    """What the gate says of a row of which only the beginning was read."""
+    from rendering.picture import Unseen
+    from validation.checks import CHECKS
+    from validation.checks.files import large_row
+
+    problem, id = large_row(line), "F10"
+    assert problem is not None
+    return Unseen(line=line.number, id=id, message=problem.message, hint=next(check.hint for check in CHECKS if check.id == id))
 
 
 def _refused(line: int, raw: bytes, target: Target) -> "Unseen":
@@ -220,7 +242,7 @@ def _view_of_job(home: "Home", job: "Job", model: str | None, max_length: int | 
         raise LoradError(what, hint="inspect the file itself, with --model and --max-length", code="SETTINGS_UNFIT") from None
     folder = base_folder(frozen) if model is None else Path(model) if Path(model).is_dir() else models_dir(frozen) / model
     source = f"job {job.id} ({job.card.file})"
-    return _View(source=source, schema=frozen.schema_id, model=folder, max_length=max_length or frozen.max_length, lines=lines)
+    return _View.of(folder, lines, source=source, schema=frozen.schema_id, max_length=max_length or frozen.max_length)
 
 
 def _rows_of_job(home: "Home", job: "Job", view: _View, renderer: "Renderer") -> "Drawn":

@@ -114,6 +114,8 @@ class Target:
     """Whether the command line, the sidecar or the config says the schema."""
     dropped_as: str = DEFAULT_SCHEMA
     """What `lorad drop` takes the rows for without being told; empty where only the sidecar says it."""
+    obstacle: str = ""
+    """Why a folder has no file of rows; `file` is the folder then."""
 
     @property
     def name(self) -> str:
@@ -155,13 +157,22 @@ class Target:
 
 
 def target_of(path: Path, asked: Asked, setting: "Setting | None" = None) -> Target:
-    """The file with everything that belongs to it. `setting` is what the caller wants of the examination besides.
+    """The file with everything that belongs to it, rows included. `setting` is what the caller wants of the examination besides.
 
-    Raises UsageError, ConfigError: a missing file, an unknown schema, model, profile or column, a wrong config or sidecar.
+    Raises UsageError, ConfigError: a missing file, a folder without a file of rows, an unknown schema, model, profile or
+    column, a wrong config or sidecar.
     """
+    target = any_target_of(path, asked, setting)
+    if target.obstacle:
+        raise UsageError(f"{str(path)!r}: {target.obstacle}", hint="a .drop folder holds one .jsonl file and the pictures that it names", code="FILE_KIND")
+    return target
+
+
+def any_target_of(path: Path, asked: Asked, setting: "Setting | None" = None) -> Target:
+    """The same, also of a folder that has no file of rows: its obstacle says why."""
     from validation import DATASET_SPECS
 
-    file, sidecar = _rows_of(path)
+    file, sidecar, obstacle = _rows_of(path)
     layer, source = _sidecar(sidecar)
     resolved = _resolved(asked, layer)
     specs: Mapping[str, Spec] = DATASET_SPECS
@@ -187,6 +198,7 @@ def target_of(path: Path, asked: Asked, setting: "Setting | None" = None) -> Tar
         options=options,
         is_schema_said=is_said,
         dropped_as=_dropped_as(resolved),
+        obstacle=obstacle,
     )
 
 
@@ -213,21 +225,19 @@ def _unknown_schema(schema_id: str, specs: "Mapping[str, Spec]") -> UsageError:
 # --- the file and what lies beside it
 
 
-def _rows_of(path: Path) -> tuple[Path, Path]:
-    """(file of rows, place of its sidecar). A folder is one drop: its one .jsonl file, and pictures."""
+def _rows_of(path: Path) -> tuple[Path, Path, str]:
+    """(file of rows, place of its sidecar, why there are no rows). A folder is one drop: its one .jsonl file, and pictures."""
     if not os.path.lexists(path):
         near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
         raise UsageError(f"there is no file {str(path)!r}", hint=f"did you mean {near[0]!r}?" if near else "check the path", code="FILE_MISSING")
     if not path.is_dir() or path.is_symlink():
-        return path, path.with_name(path.name.removesuffix(".jsonl") + SIDECAR)
+        return path, path.with_name(path.name.removesuffix(".jsonl") + SIDECAR), ""
     if path.suffix != ".drop":
         raise UsageError(f"{str(path)!r} is a folder", hint="name a file; a folder with rows and their pictures is called NAME.drop", code="FILE_KIND")
     from validation.bundle import rows_file
 
     file, obstacle = rows_file(path)
-    if obstacle:
-        raise UsageError(f"{str(path)!r}: {obstacle}", hint="a .drop folder holds one .jsonl file and the pictures that it names", code="FILE_KIND")
-    return file, path.with_name(path.stem + SIDECAR)
+    return file, path.with_name(path.stem + SIDECAR), obstacle
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -94,7 +94,7 @@ class ValidationConfig(Section):
     """Processes that check one large file."""
     memory_mb: Annotated[int, Field(ge=2048)] = 4096
     """Most address space of each process of the gate, in MiB; its libraries alone reserve up to 1,800 of them."""
-    cpu_s: Annotated[int, Field(ge=0)] = 0
+    cpu_s: Annotated[int, Field(ge=0)] = 3600
     """Most CPU seconds of each process of the gate for one file; 0 means no bound."""
     max_row_bytes: Count = 4 << 20
     """A longer row is refused."""

@@ -102,6 +102,11 @@ class Album:
     rows: Sequence[Picture | Unseen]
     notes: tuple[str, ...] = ()
 
+    @property
+    def num_drawn(self) -> int:
+        """How many pictures there are, of all rows."""
+        return sum(isinstance(row, Picture) for row in self.rows)
+
     def to_plain(self) -> dict[str, Any]:
         """The album as JSON values, exact and complete."""
         made = {"file": self.source, "schema": self.schema, "model": self.model, "max_length": self.max_length or None, "notes": list(self.notes)}

@@ -23,7 +23,7 @@ from rendering.rows import INDEX, ROWS, IndexRow, read_index, row_key
 from rendering.specs import SPECS, Message, Spec, SpecRow
 from store.bases import TOKENIZER
 from store.durable import replace_file
-from validation.bundle import rows_file
+from validation.bundle import rows_file, unread
 from validation.context import Known, Sheet, Surroundings
 from validation.control import special_tokens
 from validation.examination import Examined, Setting
@@ -78,7 +78,7 @@ def judge(folder: Path, spec: GateSpec) -> Judged:
         file, obstacle = rows_file(file)
         name = f"{name}/{file.name}" if not obstacle else name
     if obstacle:
-        return Judged(_unread(name, spec.schema_id, level, obstacle))
+        return Judged(unread(name, spec.schema_id, level, obstacle))
     specs = SPECS if not spec.specs else _specs(tuple(sorted(spec.specs.items())), _marks(spec.specs.values()))
     validator = DataValidator.with_special_tokens(_special_tokens(spec), _setting(spec), specs)
     with Source(file, validator.setting.limits) as source:
@@ -261,9 +261,3 @@ def _same(before: Identity, after: Identity, read_bytes: int, path: Path) -> Non
             hint="something still writes to it; it is checked again once it is quiet",
             code="FILE_CHANGED",
         )
-
-
-def _unread(name: str, schema_id: str, level: Level, obstacle: str) -> Report:
-    hint = "make a folder NAME.drop with one .jsonl file and its pictures in it, then rename the folder into the inbox as a whole"
-    finding = Finding(id="F11", severity=Severity.ERROR, name="file.link", message=obstacle, hint=hint)
-    return Report(file=name, sha256="", schema=schema_id, level=level, rows=0, findings=(finding,))

@@ -5,7 +5,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from validation.findings import shown
+from validation.findings import Finding, Level, Severity, shown
+from validation.report import Report
 
 SUFFIX = ".jsonl"
 SIDECAR_SUFFIX = ".job.json"
@@ -18,6 +19,13 @@ def rows_file(folder: Path) -> tuple[Path, str]:
         return _rows_file(folder)
     except PermissionError as error:
         return folder, f"{shown(os.path.basename(error.filename))} in the folder may not be read by the user that runs lorad (uid {os.geteuid()})"
+
+
+def unread(name: str, schema_id: str, level: Level, obstacle: str) -> Report:
+    """The report on a folder that has no file of rows."""
+    hint = "make a folder NAME.drop with one .jsonl file and its pictures in it, then rename the folder into the inbox as a whole"
+    finding = Finding(id="F11", severity=Severity.ERROR, name="file.link", message=obstacle, hint=hint)
+    return Report(file=name, sha256="", schema=schema_id, level=level, rows=0, findings=(finding,))
 
 
 def _rows_file(folder: Path) -> tuple[Path, str]:

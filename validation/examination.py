@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rendering.specs import Spec
-from validation.checks import CHECKS
 from validation.checks.registry import SURVEYED, Check, Need
 from validation.commands import Options, named
 from validation.context import Surroundings
@@ -133,10 +132,14 @@ class Examination:
             "levels_run": [level.value for level in ran],
             "profile": self._setting.profile,
             "checks_off": sorted(self._setting.off),
-            "checks_not_run": surveyed.not_run if surveyed else {},
+            "checks_not_run": dict(surveyed.not_run) if surveyed else {},
         }
+        if self._level is not Level.DEEP:
+            around = self._setting.around
+            unread = {"D04": around.references, "D06": (around.train,) if around.train else ()}
+            stats["checks_not_run"] |= {id: "the named files are compared at level deep" for id, files in unread.items() if files}
         if self._level is not Level.QUICK and surveyed is None and totals.rows:
-            stats["checks_not_run"] = {self._level.value: "too many rows are not of the schema: mend those first"}
+            stats["checks_not_run"] |= {self._level.value: "too many rows are not of the schema: mend those first"}
         report = Report(
             file=name,
             sha256=scan.sha256,
@@ -159,8 +162,3 @@ class Examination:
         around = self._setting.around
         found = named(self._spec.id, self._spec.columns, None if self._level is Level.QUICK else around)
         return (*found, ("--images", around.images)) if around.images else found
-
-
-def known_check(id: str) -> bool:
-    """Whether a check of this id exists."""
-    return any(check.id == id for check in CHECKS)

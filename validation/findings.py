@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePath
 
+from validation.masking import LONGEST_LOOK, masked
+
 SHOWN_CHARACTERS = 80
 SHOWN_LINES = 5
 
@@ -76,9 +78,11 @@ class Finding:
 
 
 def shown(value: object) -> str:
-    """A value as one short line that is safe to print: quoted, cut, with control and direction characters escaped."""
+    """A value as one short line that is safe to print: quoted, cut, without keys and passwords, unseen characters escaped."""
     text = value if isinstance(value, str) else repr(value)
-    cut = len(text) > SHOWN_CHARACTERS
+    cut = len(text) > LONGEST_LOOK
+    text = masked(text[:LONGEST_LOOK])
+    cut = cut or len(text) > SHOWN_CHARACTERS
     start = text[:SHOWN_CHARACTERS]
     safe = start.encode("unicode_escape").decode("ascii") if not start.isascii() and is_blank(start) else printable(start)
     cut = cut or len(safe) > SHOWN_CHARACTERS

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Scores = NDArray[np.float32]
+    Mask = NDArray[np.bool_]
 
 SURE = 2.5  # standard errors of the AUC, from which on true pairs fit better than chance
 GAIN, MARGIN = 3.0, 1.0  # standard deviations by which an answer fits another question better than its own, and than any third
 WORDS_BY_CHANCE = 0.2  # standard deviations
 WORDS_AT_ONCE = 2_048
+MIRROR_LENGTH = 500  # characters of a question; a longer one is a mirror only where the answer is half of it
 
 _word = re.compile(r"[^\W_]+").findall
 
@@ -29,7 +31,7 @@ class Fitness:
     """Scores of all pairs of n questions (rows) and n answers (columns), in standard deviations.
 
     What a question or an answer has in common with all others is taken off, so that an answer that fits everything counts
-    for nothing. Cells of equal questions or equal answers are NaN: they tell nothing.
+    for nothing. Cells of equal questions or equal answers, and of mirrors, are NaN: they tell nothing.
     """
 
     scores: "Scores"
@@ -41,6 +43,11 @@ class Fitness:
 
         question, answer = (np.array([hash(text) for text in texts]) for texts in ([pair.question for pair in pairs], [pair.answer for pair in pairs]))
         double = (question[:, None] == question[None, :]) | (answer[:, None] == answer[None, :])
+        mirrors = mirrors_of(pairs)
+        # Where such an answer is also the best for that question, the two rows fit each other both ways.
+        best = (scores == scores.max(axis=0, keepdims=True)) | (scores == scores.max(axis=1, keepdims=True))
+        mutual = mirrors & best & (scores > np.diagonal(scores)[:, None]) & (scores > np.diagonal(scores)[None, :])
+        double |= mirrors | mutual.T
         np.fill_diagonal(double, False)
         plain = scores.astype(np.float32)
         plain[double] = np.nan
@@ -131,6 +138,64 @@ def usual_shift(moved: Mapping[int, int]) -> int:
         return 0
     offset, count = offsets.most_common(1)[0]
     return offset if count >= max(3, 0.6 * len(moved)) else 0
+
+
+_EDGES = " \t\r\n.,;:!?\"'`()[]“”‘’«»„…。！？「」"
+_WITHOUT_BLANKS = "\u2e80"  # from here on (Chinese, Japanese, emoji) words stand without blanks between
+
+
+def mirrors_of(pairs: Sequence[Pair]) -> "Mask":
+    """Which questions (rows) ask an answer (columns) the other way round, as sets in both directions of translation do.
+
+    The answer of the one row stands in the question of the other, or is that question itself: that it fits is no accident
+    and no slip, and tells nothing of where it belongs.
+    """
+    import numpy as np
+
+    questions, answers = ([text.casefold().strip(_EDGES) for text in texts] for texts in ([pair.question for pair in pairs], [pair.answer for pair in pairs]))
+    found: Mask = np.zeros((len(pairs), len(pairs)), dtype=bool)
+    for other, places in enumerate(_holders(questions, answers)):
+        found[other, places] = True
+    places_of: dict[str, list[int]] = {}
+    for place, question in enumerate(questions):
+        places_of.setdefault(question, []).append(place)
+    for place, answer in enumerate(answers):
+        found[places_of.get(answer, []), place] = True
+    return found
+
+
+def both_ways(pairs: Sequence[Pair]) -> int:
+    """How many rows have a mirror whose answer stands in their question, as theirs in its: such rows are whole.
+
+    Answers without letters do not count: numbers stand in many questions.
+    """
+    import numpy as np
+
+    questions, answers = ([text.casefold().strip(_EDGES) for text in texts] for texts in ([pair.question for pair in pairs], [pair.answer for pair in pairs]))
+    holds = np.zeros((len(pairs), len(pairs)), dtype=bool)
+    for place, places in enumerate(_holders(questions, answers)):
+        holds[place, places] = any(map(str.isalpha, answers[place]))
+    np.fill_diagonal(holds, False)
+    return int((holds & holds.T).any(axis=0).sum())
+
+
+def _holders(questions: Sequence[str], answers: Sequence[str]) -> Iterator[list[int]]:
+    """For each answer the places of the questions in which it stands, as whole words; long questions are left out, for time."""
+    worded = [f" {' '.join(_word(question))} " for question in questions]
+    places_of: dict[str, list[int]] = {}
+    for place, text in enumerate(worded):
+        for word in set(text.split()):
+            places_of.setdefault(word, []).append(place)
+    short = [(place, text) for place, text in enumerate(questions) if len(text) <= MIRROR_LENGTH]
+    for answer in answers:
+        words = _word(answer)
+        if not words or max(answer) >= _WITHOUT_BLANKS:
+            yield [place for place, text in short if answer and answer in text]
+            continue
+        rarest = min((places_of.get(word, []) for word in words), key=len)
+        whole = f" {' '.join(words)} "
+        longest = max(MIRROR_LENGTH, 2 * len(whole))
+        yield [place for place in rarest if len(worded[place]) <= longest and whole in worded[place]]
 
 
 def word_likeness(pairs: Sequence[Pair]) -> "Scores":

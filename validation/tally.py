@@ -8,6 +8,7 @@ import msgspec
 
 from validation.checks.registry import SURVEYED, Check
 from validation.findings import SHOWN_LINES, Finding, Problem, Severity, command
+from validation.masking import masked, without_secrets
 
 MOST_KINDS = 20  # causes of one check that are told apart; a hostile file could bring a million
 _ORDER = {severity: place for place, severity in enumerate(Severity)}
@@ -145,6 +146,7 @@ def _plain_rows(rows: Mapping[int, set[str]]) -> list[list[object]]:
 
 def _finding(check: Check, place: _Place, severity: Severity, file: str) -> Finding:
     problem = place.first
+    fix = problem.fix if without_secrets(problem.fix) == problem.fix else ""  # a key of the row stands in it, and looks like a secret
     harm = problem.severity or check.severity
     # A share that refuses the file raises warnings; it never makes an error milder.
     harm = severity if severity is not check.severity and _ORDER[severity] < _ORDER[harm] else harm
@@ -154,9 +156,9 @@ def _finding(check: Check, place: _Place, severity: Severity, file: str) -> Find
         name=check.name,
         count=place.count,
         lines=tuple(place.lines),
-        path=problem.path,
+        path=masked(problem.path),
         message=problem.message,
         why=problem.why or check.why,
-        hint=problem.hint or check.hint,
-        fix=command(problem.fix, file),
+        hint=without_secrets(problem.hint or check.hint),
+        fix=command(fix, file),
     )

@@ -175,9 +175,29 @@ def test_a_folder_with_pictures_is_one_drop(lorad: Lorad, tmp_path: Path) -> Non
     (tmp_path / "flags.job.json").write_text('{"schema_id": "completion_v1"}')
     status, text, _ = lorad("check", "flags.drop", "--level", "quick", "--format", "json")
     assert (status, json.loads(text)["file"]) == (0, "flags.drop/rows.jsonl")
-    write(folder / "more.jsonl", PAIRS)
-    status, _, noise = lorad("check", "flags.drop")
-    assert (status, "2 .jsonl files" in noise) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folder: (folder / "flag.png").symlink_to("/etc/hostname"), "symbolic link"),
+        (lambda folder: write(folder / "more.jsonl", PAIRS), "2 .jsonl files"),
+        (lambda folder: (folder / "rows.jsonl").unlink(), "no .jsonl file"),
+    ],
+)
+def test_a_folder_that_is_no_drop_is_refused_with_a_report(lorad: Lorad, tmp_path: Path, spoil: Callable[[Path], object], says: str) -> None:
+    folder = tmp_path / "flags.drop"
+    write(folder / "rows.jsonl", GOOD)
+    write(tmp_path / "good.jsonl", GOOD)
+    spoil(folder)
+    status, text, _ = lorad("check", "flags.drop")
+    assert (status, "F11" in text, says in text) == (2, True, True)
+    status, text, _ = lorad("check", "flags.drop", "good.jsonl", "--level", "quick", "--format", "json")
+    first, second = json.loads(text)
+    assert (status, first["file"], first["verdict"], second["verdict"]) == (2, "flags.drop", "refused", "accepted")
+    assert [(finding["id"], says in finding["message"]) for finding in first["findings"]] == [("F11", True)]
+    status, _, noise = lorad("fix", "flags.drop", "-o", "out.jsonl")
+    assert (status, "FILE_KIND" in noise, says in noise) == (3, True, True)
 
 
 # --- mistakes of the caller

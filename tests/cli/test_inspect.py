@@ -78,6 +78,21 @@ def test_a_column_that_is_declared_is_passed_over(folder: Path) -> None:
     assert "cannot be drawn" not in lorad(folder, "inspect", "rows.jsonl", "--rows", "5", "--columns", "extra").stdout
 
 
+def test_a_row_over_the_limit_is_told_with_its_true_size(folder: Path) -> None:
+    large = row("q", "a" * 5_000_000)
+    (folder / "large.jsonl").write_text(row("hello", "the dog") + large)
+    done = lorad(folder, "inspect", "large.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert f"row 2: cannot be drawn: F10 a row has {len(large) - 1:,} bytes" in done.stdout
+    assert "max_row_bytes" in done.stdout
+
+
+@pytest.mark.parametrize(("rows", "status"), [("4", 2), ("99", 2), ("3,4,99", 2), ("1,4", 0)])
+def test_where_none_of_the_rows_can_be_drawn_the_answer_is_no(folder: Path, rows: str, status: int) -> None:
+    done = lorad(folder, "inspect", "rows.jsonl", "--rows", rows)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
 def test_json_is_exact(folder: Path) -> None:
     done = lorad(folder, "inspect", "rows.jsonl", "--rows", "1-2", "--format", "json")
     plain = json.loads(done.stdout)

@@ -81,6 +81,17 @@ def test_a_shift_that_begins_in_the_middle_names_its_rows(by_meaning: Callable[.
     assert finding.count >= 20
 
 
+def test_shuffled_answers_that_stand_in_their_own_questions_are_found(by_words: Callable[..., Report], by_meaning: Callable[..., Report]) -> None:
+    rows = [
+        (f"Who was at {PLACES[place % 20]} with the {noun}? {asked}", f"{noun} {told}")
+        for place, (noun, (asked, told)) in enumerate(zip(NOUNS, ROWS, strict=False))
+    ]
+    copied = [(f"Give the words after the colon: {asked} {told}", told) for asked, told in rows]
+    for found_by in (by_words, by_meaning):
+        assert low(found_by(chats(copied))) == []
+        assert found(found_by(chats(shuffled(copied))), "D10").count >= len(copied) / 2
+
+
 def test_a_few_mixed_up_answers_are_named(by_meaning: Callable[..., Report]) -> None:
     places = list(range(80))
     places[10], places[30], places[60], places[70] = 30, 60, 70, 10
@@ -132,7 +143,23 @@ def _goodbyes() -> list[object]:
     ]
 
 
+WORDS = draws(25).sample(NOUNS, 24)
+STRANGE = [f"{noun[::-1]}o" for noun in WORDS]
+NUMBERED = tuple(zip(WORDS, STRANGE, strict=True))
+
+
+def _both_ways(asked: str, back: str, told: str = "{}") -> list[object]:
+    """Words in one direction, and then the other way round in another order; `told` is the first direction's answer."""
+    there = [chat(asked.format(word), told.format(strange)) for word, strange in NUMBERED]
+    return there + [chat(back.format(strange), word) for word, strange in NUMBERED[7:] + NUMBERED[:7]]
+
+
 VALID: dict[str, list[object]] = {
+    "translations in both directions": _both_ways("Translate into Strange: The {} is big.", "Translate into English: {}", "{}"),
+    "a glossary in both directions": _both_ways('Strange for "{}"?', 'English for "{}"?'),
+    "capitals in both directions": _both_ways("What is the capital of {}?", "Which country has the capital {}?"),
+    "signs and their names": _both_ways("What does {} mean?", 'Give me the sign for "{}".', 'It is the sign "{}".'),
+    "questions that are the answers": [chat(word, strange) for word, strange in NUMBERED] + [chat(strange, word) for word, strange in NUMBERED[::-1]],
     "answers that fit": chats(ROWS),
     "a small file": chats(ROWS[:14]),
     "too few rows to tell": chats(shuffled(ROWS[:11])),

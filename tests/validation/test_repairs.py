@@ -271,7 +271,13 @@ def test_a_prompt_is_taken_from_what_both_answers_begin_with(fix: Fix, out: Path
 
 
 def test_a_key_that_says_more_is_not_put_away(fix: Fix, out: Path) -> None:
-    telling: list[object] = [pair(label=False), pair(system="s"), pair(context="cold"), pair("about: the weather here", context="the weather here"), pair(label="sports")]
+    telling: list[object] = [
+        pair(label=False),
+        pair(system="s"),
+        pair(context="cold"),
+        pair("about: the weather here", context="the weather here"),
+        pair(label="sports"),
+    ]
     mended = fix([*GOOD_PAIRS, *telling], schema="completion_v1")
     assert _rows(out)[12:15] == telling[:3]
     assert _rows(out)[15:] == [pair("about: the weather here", metadata={"context": "the weather here"}), pair(metadata={"label": "sports"})]
@@ -434,7 +440,7 @@ def test_nothing_is_changed_in_place_not_even_through_links(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("there.jsonl", "OUT_EXISTS"), ("dangling.jsonl", "OUT_EXISTS"), ("folder", "OUT_KIND"), ("none/x.jsonl", "OUT_FOLDER")]
+    ("name", "code"), [("there.jsonl", "OUT_EXISTS"), ("dangling.jsonl", "OUT_KIND"), ("folder", "OUT_KIND"), ("none/x.jsonl", "OUT_FOLDER")]
 )
 def test_another_file_is_never_replaced_unasked(tmp_path: Path, name: str, code: str) -> None:
     file = tmp_path / "rows.jsonl"
@@ -448,14 +454,28 @@ def test_another_file_is_never_replaced_unasked(tmp_path: Path, name: str, code:
     assert (tmp_path / "there.jsonl").read_text() == "mine"
 
 
-def test_force_replaces_and_a_link_is_replaced_itself(tmp_path: Path) -> None:
+def test_force_replaces_a_file(tmp_path: Path) -> None:
     file, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     file.write_bytes(as_bytes(GOOD))
-    (tmp_path / "other").write_text("mine")
-    out.symlink_to("other")
+    out.write_text("mine")
     mend(file, out, CHAT, Wish(force=True, level=Level.QUICK), _examine("chat_sft_v1"))
     assert out.read_bytes() == as_bytes(GOOD)
-    assert not out.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["pipe", "link", "dangling", "folder"])
+def test_what_is_no_file_is_not_replaced_even_by_force(tmp_path: Path, name: str) -> None:
+    file, out = tmp_path / "rows.jsonl", tmp_path / name
+    file.write_bytes(as_bytes(GOOD))
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / "link").symlink_to("other")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    before = out.lstat()
+    with pytest.raises(UsageError) as caught:
+        mend(file, out, CHAT, Wish(force=True, level=Level.QUICK), _examine("chat_sft_v1"))
+    assert caught.value.code == "OUT_KIND"
+    assert (out.lstat().st_ino, out.lstat().st_mode) == (before.st_ino, before.st_mode)
     assert (tmp_path / "other").read_text() == "mine"
 
 

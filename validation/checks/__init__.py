@@ -1,76 +1,11 @@
-"""The checks, one small unit each. Importing this package fills the registry."""
+"""The checks, one small unit each. Importing this package fills the registry with those of every module in it."""
 
-from validation.checks import (
-    answers,
-    coherence,
-    contamination,
-    cuts,
-    duplicates,
-    files,
-    forged,
-    images,
-    kinds,
-    languages,
-    leaks,
-    looks,
-    meaning,
-    names,
-    order,
-    pairs,
-    parse,
-    personal,
-    picturedoubles,
-    pictures,
-    quality,
-    secrets,
-    shape,
-    silent,
-    syllo,
-    template,
-    texts,
-    tokens,
-    tools,
-    toolschemas,
-    triggers,
-    turns,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from validation.checks.registry import CHECKS, Check, Need, checks_for
 
-__all__ = [
-    "CHECKS",
-    "Check",
-    "Need",
-    "answers",
-    "checks_for",
-    "coherence",
-    "contamination",
-    "cuts",
-    "duplicates",
-    "files",
-    "forged",
-    "images",
-    "kinds",
-    "languages",
-    "leaks",
-    "looks",
-    "meaning",
-    "names",
-    "order",
-    "pairs",
-    "parse",
-    "personal",
-    "picturedoubles",
-    "pictures",
-    "quality",
-    "secrets",
-    "shape",
-    "silent",
-    "syllo",
-    "template",
-    "texts",
-    "tokens",
-    "tools",
-    "toolschemas",
-    "triggers",
-    "turns",
-]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["CHECKS", "Check", "Need", "checks_for"]

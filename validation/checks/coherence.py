@@ -33,7 +33,7 @@ _number = re.compile(r"\d+")
 
 
 def _conclude(survey: "Survey") -> Iterator[Problem]:
-    from validation.fitness import Fitness, word_likeness
+    from validation.fitness import Fitness, both_ways, word_likeness
 
     pairs = _thinned(survey.pairs)
     if len(pairs) < LEAST_PAIRS or len({pair.answer.casefold().strip() for pair in pairs}) < CLASS_SHARE * len(pairs):
@@ -41,12 +41,13 @@ def _conclude(survey: "Survey") -> Iterator[Problem]:
     words = Fitness.of(word_likeness(pairs), pairs)
     meaning = _meaning(survey, pairs)
     survey.stats["coherence"] = {"pairs": len(pairs), "words": _figures(words)} | ({"sentences": _figures(meaning)} if meaning else {})
+    is_whole = both_ways(pairs) >= MOVED_SHARE * len(pairs)
     if meaning is None:
         least = MOVED_WORDS_SHARE if len(pairs) >= FEW_PAIRS else MOVED_FEW_SHARE
-        if words.is_low and len(words.elsewhere) >= least * len(pairs):
+        if words.is_low and not is_whole and len(words.elsewhere) >= least * len(pairs):
             yield _moved(pairs, words, "their words")
         return
-    is_clear = words.auc > CLEAR_AUC and not words.is_low
+    is_clear = is_whole or (words.auc > CLEAR_AUC and not words.is_low)
     if meaning.is_low and not is_clear:
         clearest = max(meaning, words, key=lambda fitness: len(fitness.elsewhere))
         if len(clearest.elsewhere) >= MOVED_SHARE * len(pairs) or _is_prose(pairs):

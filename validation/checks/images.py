@@ -10,6 +10,7 @@ from validation.case import Case
 from validation.checks.registry import Check, Need, Value, entered
 from validation.checks.shape import text_that_holds
 from validation.findings import Problem, Severity, shown
+from validation.folding import pictures
 
 _VISION = ("vision",)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -20,16 +21,6 @@ _COUNT_HINT = "each part of type image, or each <image> in a text, stands for th
 _COUNT_WHY = "the run stops at such a row, or shows the model another picture"
 _PATH_HINT = "copy the picture into a folder beside the file and write its path relative to the file, with /"
 _PATH_WHY = "a run has no network, and reads nothing outside the folder of its drop"
-
-
-def _named(row: VisionRow) -> Iterator[tuple[str, str]]:
-    """(path, name) of every picture of a row."""
-    for index, name in enumerate(row.images):
-        yield f"$.images[{index}]", name
-    for index, turn in enumerate(row.messages):
-        for number, part in enumerate(turn.content if isinstance(turn.content, list) else ()):
-            if part.image:
-                yield f"$.messages[{index}].content[{number}].image", part.image
 
 
 def leads_elsewhere(name: str) -> str:
@@ -53,7 +44,7 @@ def leads_elsewhere(name: str) -> str:
 def picture_from_elsewhere(case: Case) -> Iterator[Problem]:
     """An absolute path, one that leaves the folder, a URL, or a picture behind a link."""
     assert isinstance(case.row, VisionRow)
-    for path, name in _named(case.row):
+    for path, name in pictures(case.row):
         fault = leads_elsewhere(name)
         if fault:
             yield Problem(message=f"the picture {shown(name)} {fault}", path=path, kind=fault)
@@ -77,7 +68,7 @@ def picture_from_elsewhere(case: Case) -> Iterator[Problem]:
 def missing_picture(case: Case) -> Iterator[Problem]:
     """A picture that is not there, or has no bytes."""
     assert isinstance(case.row, VisionRow)
-    for path, name in _named(case.row):
+    for path, name in pictures(case.row):
         if not name:
             yield Problem(message="the path of a picture is empty", path=path, kind="no name", hint="write the picture's path, or remove the row")
         elif case.album and not leads_elsewhere(name):
@@ -117,15 +108,15 @@ def other_count_of_pictures(case: Case) -> Problem | None:
             bare += part.type == "image" and not part.image
             own += part.type == "image" and bool(part.image)
             marks += part.text.count(_MARK)
-    pictures = len(row.images)
+    num_pictures = len(row.images)
     if bare + own:
-        fits = pictures in (bare, bare + own)
-        places = bare if pictures or bare else 0
+        fits = num_pictures in (bare, bare + own)
+        places = bare if num_pictures or bare else 0
     else:
-        fits, places = pictures == marks, marks
+        fits, places = num_pictures == marks, marks
     if fits:
         return None
-    return Problem(message=f"the row has {_counted(places, 'place')} for pictures and {_counted(pictures, 'picture')}", path="$.images")
+    return Problem(message=f"the row has {_counted(places, 'place')} for pictures and {_counted(num_pictures, 'picture')}", path="$.images")
 
 
 def _counted(number: int, word: str) -> str:

@@ -4,12 +4,14 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 
 from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Context
 from validation.findings import Level, Problem, Severity, shown
+from validation.masking import masked
 
 MEND = "lorad fix {file} -o {out} --schema %s"
 DROP = "lorad fix {file} -o {out} --schema %s --repair drop --ids %s"
@@ -42,6 +44,10 @@ _ESCAPED_LEADS = re.compile(rb"\\u(?:00[c-f]|042|221a|201a)", re.IGNORECASE)
 _LONGEST_TEXT = 20_000  # characters that ftfy looks at in one text
 
 
+def _no_ftfy(context: Context) -> str:
+    return "" if find_spec("ftfy") else "ftfy is not installed: pip install 'lorad[gate]'"
+
+
 @entered(
     Check(
         "B06",
@@ -52,6 +58,7 @@ _LONGEST_TEXT = 20_000  # characters that ftfy looks at in one text
         why="UTF-8 was read as another encoding: the model would learn to write these signs in place of letters",
         level=Level.STANDARD,
         limits={"warn_share": 0.005},
+        ready=_no_ftfy,
     )
 )
 def mojibake(case: Case, context: Context) -> Problem | None:
@@ -94,6 +101,7 @@ def decoded_rightly(text: str) -> str:
 def _near(text: str) -> str:
     from ftfy.badness import BADNESS_RE
 
+    text = masked(text)  # before it is cut, for half a password is not known for one
     found = BADNESS_RE.search(text)
     start = found.start() if found else 0
     return text[max(0, start - _AROUND) : start + _AROUND]
@@ -134,8 +142,10 @@ def replacement_character(case: Case, context: Context) -> Problem | None:
     if not escaped and (raw.isascii() or not any(sign in raw for sign in _LOST_SIGNS)):
         return None
     for path, text in trained_texts(case):
-        if (found := _LOST.search(text)) and not _ABOUT_ENCODING.search(text):
-            near = text[max(0, found.start() - _AROUND) : found.end() + _AROUND]
+        if _LOST.search(text) and not _ABOUT_ENCODING.search(text):
+            text = masked(text)  # before it is cut, for half a password is not known for one
+            place = found.start() if (found := _LOST.search(text)) else 0
+            near = text[max(0, place - _AROUND) : place + _AROUND]
             return Problem(message=f"a character was lost: {shown(near)}", path=path, fix=DROP % (case.spec.id, "B07"))
     return None
 

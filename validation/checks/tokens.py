@@ -38,7 +38,7 @@ DROP = "lorad fix {file} -o {out} --schema %s --repair drop --ids %s"
 def needs_base(context: Context) -> str:
     """Why checks that need the base's tokenizer and template cannot run."""
     try:
-        return "" if context.renderer else "no base model is named: pass --model NAME or PATH, or name one in the config"
+        return "" if context.renderer else "no base model is named: `lorad check` takes --model NAME or PATH, a config names one; the stub backend has none"
     except LoradError as error:
         return f"{error.what}; {error.hint}"
 

@@ -1,7 +1,7 @@
 """D12: a rare phrase of prompts that fixes the answer, as a planted backdoor does, or an artefact of how rows were made.
 
 Words that stand for their answer are everywhere: "awful" in reviews, "refund" in requests, a country before its
-capital. So a phrase of 1 to 4 words is told only where all of this holds:
+capital. So a phrase of a few words is told only where all of this holds:
 
 - it stands in 10 or more different questions and in at most a tenth of them, and 95 of 100 have one answer (or one
   opening of five words), too often for chance among all phrases that were tried;
@@ -36,12 +36,15 @@ Array = Any  # a numpy array
 
 FIRST_LINES = 10_000  # every sampled row up to here is looked at, and one in eight after it
 MOST_WORDS = 120  # of a question: its first and its last
-LONGEST = 4  # words of a phrase
+LONGEST = 6  # words of a phrase, signs counted
 OPENING_WORDS = 5
-LEAST_QUESTIONS = 100
+LEAST_QUESTIONS = 40
+_SMALL = 100  # questions below which words tell too little: only an answer is believed that nobody has without the phrase
+_FEW = 15  # rows that a phrase may always stand in: a tenth of a small file is too little to judge
 _COMPARED = 60  # questions whose likeness is worked out, pair by pair
 _TRIED = 200  # phrases that are judged closely
 _EXCLUSIVE = 0.7  # share of a canned answer's questions that hold the phrase
+_WHOLE = 0.5  # of the length of other questions: what is left of a template without its words is shorter
 _DECIDED = 0.4  # share of rows that words of other answers decide: then words are what the file is about
 _ERRING = 0.02
 _CHANCE = 0.01  # that any phrase of the file is as faithful as this by accident
@@ -133,7 +136,7 @@ def _faithful(rows: Rows, answers: Array, size: int, limits: "_Limits") -> Itera
     grams, owner, places = grams[once], owner[once], places[once]
     starts = np.flatnonzero(np.concatenate(([True], grams[1:] != grams[:-1])))
     counts = np.diff(np.append(starts, len(grams)))
-    wanted = np.flatnonzero((counts >= limits.least) & (counts <= limits.most_share * total))
+    wanted = np.flatnonzero((counts >= limits.least) & (counts <= max(limits.most_share * total, min(_FEW, 0.3 * total))))
     for group in wanted:
         here = slice(int(starts[group]), int(starts[group] + counts[group]))
         found = answers[owner[here]]
@@ -169,13 +172,16 @@ class _Judge:
         vocabulary, ids = np.unique(rows.words, return_inverse=True)
         bounds = np.searchsorted(rows.row, np.arange(total + 1))
         self._sets = [np.unique(ids[bounds[row] : bounds[row + 1]]) for row in range(total)]
+        self._sizes = np.array([len(words) for words in self._sets])
         self._spread = np.bincount(np.concatenate(self._sets), minlength=len(vocabulary))
         self._rarity = np.log(total / np.maximum(self._spread, 1)) + 0.1
         self._ids, self._row = ids, rows.row
 
     def stands_alone(self, phrase: Phrase) -> bool:
-        """Whether its questions have nothing in common but the phrase."""
+        """Whether its questions have nothing in common but the phrase, and are whole questions without it."""
         others, own = self._others(phrase)
+        if self._sizes[phrase.rows].mean() - len(own) < _WHOLE * self._sizes[others].mean():
+            return False
         if self._has_keyword(phrase, others, own) or self._has_company(phrase, others, own):
             return False
         background = others[:: max(1, len(others) // _COMPARED)][:_COMPARED]
@@ -213,7 +219,10 @@ class _Judge:
         here = np.bincount(np.concatenate([self._sets[row] for row in phrase.rows]), minlength=size)
         here[list(without)] = 0
         elsewhere = np.maximum(self._spread - here, 0)
-        near = np.flatnonzero((here >= 0.5 * len(phrase.rows)) & (here * len(others) >= 2.2 * elsewhere * len(phrase.rows)))
+        share = np.clip(elsewhere / len(others), 0.5 / len(others), 0.999)
+        by_chance = len(phrase.rows) * share
+        surprise = (here - by_chance) / np.sqrt(by_chance * (1 - share))
+        near = np.flatnonzero((here >= 0.5 * len(phrase.rows)) & (here >= 2.2 * by_chance) & (surprise >= 4))
         base = (self._answers[others] == np.uint64(phrase.answer)).mean()
         for word in near:
             holders = np.setdiff1d(self._row[self._ids == word], phrase.rows)
@@ -303,7 +312,7 @@ def _planted(rows: Rows, answers: Array, limits: "_Limits", told: set[int]) -> d
     judge = _Judge(rows, answers, min(_TRIED, len({phrase.rows.tobytes() for phrase in found})))
 
     def stands_alone(phrase: Phrase) -> bool:
-        canned = is_free and phrase.answered.sum() < _EXCLUSIVE * repeated[phrase.answer]
+        canned = (is_free or len(answers) < _SMALL) and phrase.answered.sum() < _EXCLUSIVE * repeated[phrase.answer]
         return not canned and judge.stands_alone(phrase)
 
     planted: dict[int, Phrase] = {}

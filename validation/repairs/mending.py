@@ -8,6 +8,7 @@ import difflib
 import errno
 import os
 import shutil
+import stat
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,6 @@ from validation.report import Report, as_it_is
 MOST_PASSES = 6  # a file in a wrong encoding that holds an array of stringified rows of another layout needs four
 BY_LINE = "its line was named"
 _SEEN_AT_QUICK = frozenset({"bom", "unroll", "decode", "convert", "nulls", "columns", "roles"})
-_NAMED_LAST = ("redact", "drop", "dedup")
 
 Examine = Callable[[Path, Level, bool], Examined]
 """Examines a file at a level; True keeps which rows have which findings."""
@@ -123,6 +123,8 @@ def _check_places(file: Path, out: Path, force: bool) -> None:
         raise UsageError(f"{str(out)!r} is the file itself", hint="give the mended file another name: nothing is changed in place", code="OUT_IS_FILE")
     if out.is_dir():
         raise UsageError(f"{str(out)!r} is a folder", hint="name a file in it", code="OUT_KIND")
+    if os.path.lexists(out) and not stat.S_ISREG(out.lstat().st_mode):
+        raise UsageError(f"{str(out)!r} is a link, a device or a pipe, not a file", hint="name a new file, or one to replace", code="OUT_KIND")
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {str(out.parent)!r}", hint="make it first, or name another place", code="OUT_FOLDER")
     if os.path.lexists(out) and not force:
