@@ -55,7 +55,7 @@ _EDITED = re.compile(
 )
 _OPTION = re.compile(r"(?m)^[ \t]*(?:[-*•–]|\(?(?![qa]:)[a-z0-9]{1,2}\s?[.):])[ \t]+\S")
 _EDGE = " \t\n.,;:!?…\"'“”‘’`*_()[]{}<>-–—#|。！？、，：；「」"
-_QUOTES = str.maketrans("“”‘’´`", "\"\"''''")
+_QUOTES = str.maketrans("“”‘’´", "\"\"'''")
 _MOST_TURNS = 8  # user turns before an answer that are looked through
 _PROBE_CHARACTERS = 12
 _SENTENCE_BLANKS = 5  # an answer of six words is no name that a question may end with
@@ -70,7 +70,7 @@ class Leak(NamedTuple):
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.translate(_QUOTES).casefold().split())
+    return " ".join((text if text.isascii() else text.translate(_QUOTES)).casefold().split())
 
 
 def leak_in(case: Case, least: int) -> Leak | None:
@@ -216,7 +216,7 @@ def _count_short(case: Case, answer: str, counts: "Counter[str]") -> None:
 
 # --- D02
 
-_WORDS = ("answer", "####", "key", "solution", "label", "truth", "target", "output", "result", "答案")
+_may_mark = re.compile("####|答案|(?:answer|ans|key|solution|label|truth|target|output|result)[^.!?\\n]{0,40}(?:[:=：]|is|are|was)").search
 _MARKED = re.compile(
     r"(?:(?<![a-z])(?:answer(?:[ _-]?key)?|ans|key|solution|label|ground[ _-]?truth|target|output|result)"
     r"[\"'*_ ]{0,3}(?:\((?:hidden|secret|internal|do not)[^)]{0,30}\))?[\"'*_ ]{0,3}(?:\s?(?:is|are|was|=>|->|=|:|：)){1,2}|####|答案(?:是|为|[:：]))"
@@ -269,7 +269,7 @@ def marked_in(case: Case) -> _Marked | None:
         if message.role in ("assistant", "tool") or not message.content:
             continue
         text = message.content.lower()
-        if not any(word in text for word in _WORDS):
+        if not _may_mark(text):
             continue
         found = [match for match in _MARKED.finditer(text) if index < len(case.messages) - 1]
         values = [match for match in found if match["value"].strip(_EDGE)]

@@ -301,10 +301,12 @@ def _planted(rows: Rows, answers: Array, limits: "_Limits", told: set[int]) -> d
     """By answer, the phrases that only a plant explains; none where words decide the answers of the file anyway."""
     import numpy as np
 
+    counts = np.unique(answers, return_counts=True)
+    if counts[1].max() < limits.share * limits.least:
+        return {}
     found = [phrase for size in range(1, LONGEST + 1) for phrase in _faithful(rows, answers, size, limits)]
     if not found:
         return {}
-    counts = np.unique(answers, return_counts=True)
     repeated = dict(zip(counts[0].tolist(), counts[1].tolist(), strict=True))
     # Where most answers are written for their question, one that stands there often is canned: for refusals, or for "who
     # are you". Several phrases lead to those; a trigger leads to its answer alone.
