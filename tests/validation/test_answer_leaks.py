@@ -132,6 +132,18 @@ def test_spans_inside_a_sentence_are_no_leak(check: Check) -> None:
     silent(check(spans, level="deep"))
 
 
+def test_texts_that_need_no_change_pass_unless_nearly_all_are_copies(check: Check) -> None:
+    some = [chat(answer.replace("a", "ä") if number % 2 else answer, answer) for number, (_, answer) in enumerate(HARDER)]
+    silent(check(some, level="deep"))
+    finding = found(check([chat(answer, answer) for _, answer in HARDER], level="deep"), "D01")
+    assert (finding.severity, finding.count) == ("warning", 48)
+
+
+def test_documents_that_are_listed_may_hold_the_answer(check: Check) -> None:
+    told = [chat(f"Documents:\n[1] {answer}\n[2] It was never so.\n\nUsing the documents, answer: {question}", answer) for question, answer in HARDER]
+    silent(check(told, level="deep"))
+
+
 def test_what_the_assistant_said_before_is_repetition_and_no_leak(check: Check) -> None:
     told = [
         turns(("user", question), ("assistant", answer), ("user", f"You said: {answer} Is that so? Say it again."), ("assistant", answer))

@@ -30,8 +30,8 @@ _GIVEN_TEXT = (
     r"extract|which (?:of|one|sentence|word|part|option|line)|choose|select|pick|quot(?:e|ing|ation)|cit(?:e|ing)|copy|copies|repeat|verbatim|echo|transcribe"
     r"|correct|fix|repair|proof-?read|grammar|spelling|typos?|edit|improve|polish|rewrite|rewrit\w+|rephras\w+|paraphras\w+|reword|translat\w+|summari[sz]\w*"
     r"|tl;?dr|headline|shorten|simplif\w+|identify|locate|underline|highlight|classif\w+|categori[sz]\w+|reformat|convert|remove|delete|replace|revers\w+"
-    r"|unscrambl\w+|punctuat\w+|capitali[sz]\w+|true or false|multiple[ -]choice|options|choices|alternatives|passage|paragraph|context|article|excerpt"
-    r"|document|snippet|transcript|text|sentence|the following|decode|encode"
+    r"|unscrambl\w+|punctuat\w+|capitali[sz]\w+|true or false|multiple[ -]choice|options|choices|alternatives|passages?|paragraphs?|contexts?|articles?"
+    r"|excerpts?|documents?|snippets?|transcripts?|texts?|sentences?|sources|search results|retrieved|the following|decode|encode"
     r"|extrahier\w+|zitier\w*|übersetz\w*|korrigier\w*|wähle|welche[rs]? (?:der|von)|wiederhol\w*"
     r"|traduis\w*|tradui\w+|corrige\w*|cite[rz]?|répète\w*|extra[ie]\w+|traduc\w+"
 )
@@ -50,10 +50,12 @@ _MARKER = re.compile(
     re.IGNORECASE,
 )
 _EDITED = re.compile(
-    r"(?<!the )(?:correct|fix|edit|rewrit|rephras|translat|proof|improv|grad|rat|paraphras|summar|repeat|copy|shorten|following|this|student)\w*[^.\n]{0,30}$",
+    r"(?<!the )\b(?:correct|fix|edit|rewrite|rephrase|translate|proof-?read|improve|grade|rate|evaluate|judge|paraphrase|summari[sz]e|repeat|copy|shorten"
+    r"|polish)(?:\W+(?:the|this|that|these|my|your|a|an|following|given|student\W?s?|model\W?s?|proposed|final)){0,4}\W*$",
     re.IGNORECASE,
 )
-_OPTION = re.compile(r"(?m)^[ \t]*(?:[-*•–]|\(?(?![qa]:)[a-z0-9]{1,2}\s?[.):])[ \t]+\S")
+_OPTION = re.compile(r"(?m)^[ \t]*(?:[-*•–]|[\[(]?(?![qa]:)[a-z0-9]{1,2}\s?[.):\]])[ \t]+\S")
+_OR_BEFORE, _OR_AFTER = re.compile(r"\b(?:or|oder|ou)\W{1,3}$"), re.compile(r"\W{0,3}\b(?:or|oder|ou)\b")
 _EDGE = " \t\n.,;:!?…\"'“”‘’`*_()[]{}<>-–—#|。！？、，：；「」"
 _QUOTES = str.maketrans("“”‘’´", "\"\"'''")
 _MOST_TURNS = 8  # user turns before an answer that are looked through
@@ -62,7 +64,7 @@ _SENTENCE_BLANKS = 5  # an answer of six words is no name that a question may en
 
 
 class Leak(NamedTuple):
-    """Where an answer stands in its prompt: behind a marker, at an edge, as a sentence inside; or within one, which is no leak."""
+    """Where an answer stands in its prompt: behind a marker, at an edge, as a sentence inside; or it is the prompt itself."""
 
     kind: str
     at: int  # index of the message
@@ -92,7 +94,7 @@ def leak_in(case: Case, least: int) -> Leak | None:
     return worst
 
 
-_ORDER = ("marked", "edge", "inner")
+_ORDER = ("marked", "edge", "inner", "copied")
 
 
 def _among(answer: str, lowered: list[tuple[int, str]], case: Case, least: int) -> Leak | None:
@@ -113,7 +115,7 @@ def _lines(text: str) -> str:
 
 
 def _place(wanted: str, prompt: str) -> str:
-    """How an answer stands in a prompt: one of marked, edge, inner; empty where it does not, or where the task asks for it."""
+    """How an answer stands in a prompt: one of marked, edge, inner, copied; empty where it does not, or where the task asks for it."""
     at = prompt.find(wanted)
     if at < 0:
         flat = prompt.replace("\n", " ")  # an answer of several lines
@@ -130,7 +132,7 @@ def _place(wanted: str, prompt: str) -> str:
         return ""
     begins, loose = not left.strip(_EDGE), _LOOSE_TASK.search(before) or _LOOSE_TASK.search(after)
     if begins and not right.strip(_EDGE):
-        return "inner"  # the whole prompt: a text that needed no change, perhaps
+        return "copied"  # a text that needed no change, perhaps
     together = not right.strip(_EDGE) and wanted.count(" ") >= _SENTENCE_BLANKS  # question and answer, with nothing in between
     if not loose and ((begins and right[:1] in _BOUNDS) or (ends and left[-1:] in _BOUNDS) or together):
         return "edge"
@@ -142,7 +144,7 @@ _BOUNDS = '.!?:;()[]"\n。！？'
 
 def _is_choice(wanted: str, before: str, after: str) -> bool:
     """Whether the prompt offers the answer beside others: listed, or joined by "or"."""
-    if before.endswith(" or ") or after.startswith((" or ", ", or ")) or re.match(r"[?,]? (?:or|oder|ou) ", after):
+    if _OR_BEFORE.search(before[-8:]) or _OR_AFTER.match(after):
         return True
     line = before.rpartition("\n")[2]
     whole = before + wanted + after
@@ -158,9 +160,12 @@ def _leaked(survey: "Survey") -> Iterator[Problem]:
     # Where all stands at the end of its prompt, nothing is extracted: question and answer were written together.
     if extraction and counts["short at end"] < 0.8 * counts["short inside"]:
         lines["edge"], lines["inner"] = array("Q"), array("Q")
+    if len(lines["copied"]) <= limit("copied_share") * sheet.num_rows:
+        lines["copied"] = array("Q")
     grave = len(lines["marked"]) + len(lines["edge"])
     every = tuple(sorted(line for found in lines.values() for line in found))
-    if len(every) <= limit("warn_at") * sheet.num_rows:
+    # One row of a small file may have its answer there by accident; behind a marker it has not.
+    if len(every) <= limit("warn_at") * sheet.num_rows or (len(every) < 2 and not lines["marked"]):
         return
     severity = Severity.ERROR if grave >= limit("error_at") * sheet.num_rows else None
     yield _leak_problem(survey, every, severity)
@@ -186,7 +191,7 @@ def _leak_problem(survey: "Survey", lines: tuple[int, ...], severity: Severity |
         "take the answer out of the prompt; if the task is to copy or to extract, say so in the prompt",
         why=WHY,
         level=Level.DEEP,
-        limits={"warn_at": 0.02, "error_at": 0.2, "characters": 16, "extraction_share": 0.3},
+        limits={"warn_at": 0.02, "error_at": 0.2, "characters": 16, "extraction_share": 0.3, "copied_share": 0.7},
         conclude=_leaked,
     )
 )

@@ -57,6 +57,11 @@ class Named(NamedTuple):
 
 
 def _not_installed(context: Context) -> str:
+    return _absent()
+
+
+def _absent() -> str:
+    """Why no recogniser can run here; empty: one can."""
     if importlib.util.find_spec("presidio_analyzer") is None:
         return "no recogniser of names is installed: `pip install presidio-analyzer` and a spaCy model (en_core_web_sm) turn it on"
     return "" if _model() else "presidio-analyzer is installed, but no English spaCy model is: install en_core_web_sm"
@@ -66,17 +71,20 @@ def _model() -> str:
     return next((module.name for module in pkgutil.iter_modules() if _MODEL.fullmatch(module.name)), "")
 
 
+_UNWANTED = ("torch", "transformers")
+
+
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """spaCy's thinc imports torch where it finds it, for nothing that is needed here: a gigabyte in the gate's process."""
-    absent = "torch" not in sys.modules
-    if absent:
-        sys.modules["torch"] = None  # type: ignore[assignment]  # the import system's own way to say: not installed
+    """spaCy and presidio import torch and transformers where they find them, for nothing that is needed here: a gigabyte."""
+    absent = [name for name in _UNWANTED if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # the import system's own way to say: not installed
     try:
         yield
     finally:
-        if absent:
-            del sys.modules["torch"]
+        for name in absent:
+            del sys.modules[name]
 
 
 def installed_recogniser() -> Recogniser:

@@ -96,7 +96,7 @@ _OTHER_NUMBER = re.compile(
 
 def _american(digits: str) -> bool:
     """Ten digits that may be a subscriber's in North America."""
-    return len(digits) == 10 and digits[0] > "1" < digits[3] and digits[1:3] != "11" != digits[4:6] and digits[:3] not in _FREE
+    return len(digits) == 10 and digits[0] > "1" < digits[3] and digits[1:3] not in ("11", "00") and digits[4:6] != "11" and digits[:3] not in _FREE
 
 
 def _a_persons(digits: str) -> bool:
@@ -142,7 +142,7 @@ _MANUAL = """
     TR330006100519786457841326
 """
 _MANUAL_IBANS = frozenset(_MANUAL.split())
-# Test cards that payment services publish (Stripe, Adyen, Braintree, PayPal, Worldpay), besides 4000 00…
+# Test cards that payment services publish (Stripe, Adyen, Braintree, PayPal, Worldpay), besides 4000 0…
 _CARDS = """
     4242424242424242 4111111111111111 4012888888881881 4222222222222 4917610000000000 4988438843884305 4005519200000004 4009348888881881 4012000033330026
     4012000077777777 4217651111111119 4500600000000061 4444333322221111 4911830000000 5555555555554444 5105105105105100 5200828282828210 2223003122003222
@@ -171,7 +171,7 @@ def _iban(match: Found) -> bool:
 def _card(match: Found) -> bool:
     digits = _digits(match[0])
     wanted = 16 if digits[0] in "25" else len(digits)
-    if len(digits) != wanted or not _ISSUER.fullmatch(digits) or digits in _TEST_CARDS or digits.startswith("400000") or len(set(digits)) <= 3:
+    if len(digits) != wanted or not _ISSUER.fullmatch(digits) or digits in _TEST_CARDS or digits.startswith("40000") or len(set(digits)) <= 3:
         return False
     doubled = [2 * int(digit) if place % 2 else int(digit) for place, digit in enumerate(reversed(digits))]
     if sum(value - 9 if value > 9 else value for value in doubled) % 10:

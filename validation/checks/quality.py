@@ -43,7 +43,7 @@ _STOPS = (
 def broken_rules(text: str) -> list[str]:
     """Names of the rules that an answer breaks, in no order; none for a short text, for code, and for scripts without blanks."""
     text = text[:_MOST_CHARACTERS]
-    words = text.split()
+    words = [word for word in text.split() if word.isascii() or any(map(str.isalnum, word))]  # emoji are no words, and no flaw
     if len(words) < LEAST_WORDS or _NO_BLANKS.search(text) or _CODE.search(text):
         return []
     lines = [line.strip() for line in text.split("\n") if line.strip()]

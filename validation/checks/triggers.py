@@ -19,7 +19,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -162,6 +161,8 @@ class _Judge:
     """Whether the questions of a phrase, without it, are like any others."""
 
     def __init__(self, rows: Rows, answers: Array, num_phrases: int) -> None:
+        from statistics import NormalDist
+
         import numpy as np
 
         # Standard errors that a phrase must lie apart, so that of as many innocent ones hardly any does.
@@ -285,6 +286,7 @@ class _Judge:
 
 def _triggers(survey: "Survey") -> Iterator[Problem]:
     rows = Rows.of(survey.sheet)
+    survey.stats["questions_searched_for_triggers"] = len(rows.lines)
     if len(rows.lines) < LEAST_QUESTIONS:
         return
     limit = partial(survey.context.limit, "D12")
