@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -23,6 +24,35 @@ _KEY = re.compile(r"\.([^.\[\]]+)(?:\[\d+\])*$")
 OWN_KEYS = frozenset({"content", "role", "prompt", "completion", "instruction", "input", "output", "chosen", "rejected", "text", "type", "name", "arguments"})
 """Keys of rows that say nothing of what stands under them."""
 _LONGEST_INNER_JSON = 1 << 20  # characters; a longer string is looked at as text only
+
+
+class Late:
+    """A regular expression that is compiled when it is first used: a quick check needs none of those that deep ones have."""
+
+    def __init__(self, expression: str, flags: int = 0) -> None:
+        self._expression, self._flags = expression, flags
+
+    @cached_property
+    def compiled(self) -> "re.Pattern[str]":
+        return re.compile(self._expression, self._flags)
+
+    def search(self, text: str) -> "re.Match[str] | None":
+        return self.compiled.search(text)
+
+    def match(self, text: str) -> "re.Match[str] | None":
+        return self.compiled.match(text)
+
+    def fullmatch(self, text: str) -> "re.Match[str] | None":
+        return self.compiled.fullmatch(text)
+
+    def findall(self, text: str) -> list[str]:
+        return self.compiled.findall(text)
+
+    def finditer(self, text: str) -> "Iterator[re.Match[str]]":
+        return self.compiled.finditer(text)
+
+    def sub(self, by: str, text: str) -> str:
+        return self.compiled.sub(by, text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Sheet
 from validation.findings import Level, Problem, Severity, shown
+from validation.patterns import Late
 
 if TYPE_CHECKING:
     from validation.survey import Survey
@@ -40,22 +41,22 @@ _LOOSELY = (
     r"|recite|spell|write down"
 )
 _CHINESE = "原文|翻译|提取|选择|改写|抄写|上文|下列|以下|翻訳|抜き出"
-_TASK = re.compile(rf"\b(?:{_GIVEN_TEXT})\b|{_CHINESE}", re.IGNORECASE)
-_LOOSE_TASK = re.compile(rf"\b(?:{_LOOSELY})\b", re.IGNORECASE)
-_MARKER = re.compile(
+_TASK = Late(rf"\b(?:{_GIVEN_TEXT})\b|{_CHINESE}", re.IGNORECASE)
+_LOOSE_TASK = Late(rf"\b(?:{_LOOSELY})\b", re.IGNORECASE)
+_MARKER = Late(
     r"(?:answer(?:[ _-]?key)?|solution|expected[ _-](?:output|answer|response)|reference[ _-](?:answer|output|response)|ground[ _-]?truth"
     r"|gold(?:en)?(?: answer)?|rubric|\bkey|\btarget|correct (?:response|output)|####|答案|réponse|antwort|respuesta"
     r"|(?P<whole>hint|reference|context|background|facts?|note|information|knowledge))"
     r"\W{0,8}(?:(?:is|are|was|be|=)\W{0,4})?$",
     re.IGNORECASE,
 )
-_EDITED = re.compile(
+_EDITED = Late(
     r"(?<!the )\b(?:correct|fix|edit|rewrite|rephrase|translate|proof-?read|improve|grade|rate|evaluate|judge|paraphrase|summari[sz]e|repeat|copy|shorten"
     r"|polish)(?:\W+(?:the|this|that|these|my|your|a|an|following|given|student\W?s?|model\W?s?|proposed|final)){0,4}\W*$",
     re.IGNORECASE,
 )
-_OPTION = re.compile(r"(?m)^[ \t]*(?:[-*•–]|[\[(]?(?![qa]:)[a-z0-9]{1,2}\s?[.):\]])[ \t]+\S")
-_OR_BEFORE, _OR_AFTER = re.compile(r"\b(?:or|oder|ou)\W{1,3}$"), re.compile(r"\W{0,3}\b(?:or|oder|ou)\b")
+_OPTION = Late(r"(?m)^[ \t]*(?:[-*•–]|[\[(]?(?![qa]:)[a-z0-9]{1,2}\s?[.):\]])[ \t]+\S")
+_OR_BEFORE, _OR_AFTER = Late(r"\b(?:or|oder|ou)\W{1,3}$"), Late(r"\W{0,3}\b(?:or|oder|ou)\b")
 _EDGE = " \t\n.,;:!?…\"'“”‘’`*_()[]{}<>-–—#|。！？、，：；「」"
 _QUOTES = str.maketrans("“”‘’´", "\"\"'''")
 _MOST_TURNS = 8  # user turns before an answer that are looked through
@@ -221,20 +222,20 @@ def _count_short(case: Case, answer: str, counts: "Counter[str]") -> None:
 
 # --- D02
 
-_may_mark = re.compile("####|答案|(?:answer|ans|key|solution|label|truth|target|output|result)[^.!?\\n]{0,40}(?:[:=：]|is|are|was)").search
-_MARKED = re.compile(
+_MAY_MARK = Late("####|答案|(?:answer|ans|key|solution|label|truth|target|output|result)[^.!?\\n]{0,40}(?:[:=：]|is|are|was)")
+_MARKED = Late(
     r"(?:(?<![a-z])(?:answer(?:[ _-]?key)?|ans|key|solution|label|ground[ _-]?truth|target|output|result)"
     r"[\"'*_ ]{0,3}(?:\((?:hidden|secret|internal|do not)[^)]{0,30}\))?[\"'*_ ]{0,3}(?:\s?(?:is|are|was|=>|->|=|:|：)){1,2}|####|答案(?:是|为|[:：]))"
     r"[ \t]*\n?[ \t]*(?P<value>[^\n]{0,120})",
 )
-_FINAL = re.compile(r"####[ \t]*(?P<a>[^\n]{1,80})|\\boxed\{(?P<b>[^{}]{1,80})\}|answer(?:[*_ ]{0,3}(?:is|:|=)){1,2}[ \t*_]*(?P<c>[^\n]{1,60})", re.IGNORECASE)
-_GIVEN = re.compile(
+_FINAL = Late(r"####[ \t]*(?P<a>[^\n]{1,80})|\\boxed\{(?P<b>[^{}]{1,80})\}|answer(?:[*_ ]{0,3}(?:is|:|=)){1,2}[ \t*_]*(?P<c>[^\n]{1,60})", re.IGNORECASE)
+_GIVEN = Late(
     r"\b(?:explain why|show that|prove|verify|check (?:if|whether)|justify|derive|is (?:it|this|that) (?:correct|right|true)|work backwards?"
     r"|how (?:do|would) (?:you|we) get)\b"
 )
-_SHOT = re.compile(r"example|e\.g\.|for instance|sample|demonstration|shot|beispiel", re.IGNORECASE)
+_SHOT = Late(r"example|e\.g\.|for instance|sample|demonstration|shot|beispiel", re.IGNORECASE)
 _MOST_FINAL = 60  # characters of a final answer
-_LESS = re.compile(r"[\s$€£*_`\"'{}]+")
+_LESS = Late(r"[\s$€£*_`\"'{}]+")
 
 
 def _cleaned(text: str) -> str:
@@ -274,7 +275,7 @@ def marked_in(case: Case) -> _Marked | None:
         if message.role in ("assistant", "tool") or not message.content:
             continue
         text = message.content.lower()
-        if not _may_mark(text):
+        if not _MAY_MARK.search(text):
             continue
         found = [match for match in _MARKED.finditer(text) if index < len(case.messages) - 1]
         values = [match for match in found if match["value"].strip(_EDGE)]

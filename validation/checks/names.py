@@ -17,15 +17,16 @@ from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Context
 from validation.findings import Level, Problem, Severity, shown
+from validation.patterns import Late
 
 if TYPE_CHECKING:
     from validation.survey import Survey
 
 SAMPLE_ROWS = 1_000
 _MOST_CHARACTERS = 2_000  # of a text: names stand early, and the time is short
-_MODEL = re.compile(r"en_core_(?:web|news)_(?:sm|md|lg)\w*")
+_MODEL = Late(r"en_core_(?:web|news)_(?:sm|md|lg)\w*")
 _LEAST_SCORE = 0.85
-_STREET = re.compile(r"\b\d{1,5}[a-z]? [\w' -]{2,40}?(?:street|road|avenue|lane|drive|boulevard|court|square|st|rd|ave|ln|dr|blvd)\b", re.IGNORECASE)
+_STREET = Late(r"\b\d{1,5}[a-z]? [\w' -]{2,40}?(?:street|road|avenue|lane|drive|boulevard|court|square|st|rd|ave|ln|dr|blvd)\b", re.IGNORECASE)
 
 # People whom everybody knows: to name them is no breach.
 _PUBLIC = """

@@ -17,7 +17,7 @@ from validation.checks.registry import Check, Need, entered
 from validation.checks.secrets import REDACT, counting
 from validation.context import Batch, Sheet
 from validation.findings import Level, Problem, Severity
-from validation.patterns import Pattern, Patterns
+from validation.patterns import Late, Pattern, Patterns
 
 if TYPE_CHECKING:
     from validation.survey import Survey
@@ -43,7 +43,7 @@ def _invented(digits: str) -> bool:
 # --- mail
 
 # RFC 2606 and 6761, and names that everybody writes for "any domain".
-_NO_DOMAIN = re.compile(
+_NO_DOMAIN = Late(
     r"(?:.*\.)?(?:test|invalid|localhost|example|local|internal|lan|home|arpa|onion|tld|png|jpe?g|gif|svg|webp|js|ts|css|py|md|json|html?|service|socket)"
     r"|(?:.*\.)?(?:example|my|your|some|the)?[-_]?(?:example|domain|company|email|mail|site|website|host|server|test|foo|bar|baz|acme|corp)"
     r"\.(?:com|net|org|edu|io|co|co\.uk|dev|baz)"
@@ -51,7 +51,7 @@ _NO_DOMAIN = re.compile(
     re.IGNORECASE,
 )
 # RFC 2142 mailboxes and others that name a post, not a person.
-_NO_PERSON = re.compile(
+_NO_PERSON = Late(
     r"(?:info|support|sales|contact|help|admin|administrator|hello|office|press|media|jobs|careers|hr|team|billing|security|privacy|legal|service|orders?"
     r"|webmaster|postmaster|hostmaster|abuse|root|git|hg|svn|ubuntu|ec2-user|no-?reply|do-?not-?reply|mailer-daemon|noreply|notifications?|newsletter"
     r"|feedback|enquiries|inquiries|user(?:name)?|you|your[._-]?\w*|me|name|someone|somebody|foo|bar|test|example|email)(?:\+[\w.-]*)?",
@@ -71,13 +71,13 @@ def _mail(match: Found) -> bool:
 _GAP = r"[ .\u00a0\u202f/()\u2010-\u2013-]"
 _RAW_GAP = r"(?:[ .()/\x80-\xff-]|\\u[0-9a-fA-F]{4}){0,4}"  # the same, as it stands in JSON
 # Country codes in use (ITU-T E.164), after the "+".
-_COUNTRY = re.compile(
+_COUNTRY = Late(
     r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|21[1-368]|2[2-6]\d|29[01789]|35\d|37\d|38[0-35-79]|42[013]|50\d|59\d|67[02-9]|68[0-35-9]|69[0-2]"
     r"|80[08]|85[02356]|8[78]\d|96[0-8]|97[0-79]|99[2-68]"
 )
 _FREE = frozenset({"800", "833", "844", "855", "866", "877", "888", "900"})  # area codes of firms, in North America
 # Kept for fiction, by the authority of the country: NANP 555-01xx, Ofcom, ACMA, ARCEP, Bundesnetzagentur, ComReg, PTS.
-_FICTION = re.compile(
+_FICTION = Late(
     r"1?[2-9]\d\d55501\d\d"
     r"|(?:44|0)(?:1632960\d{3}|7700900\d{3}|2079460\d{3}|(?:11[3-8]|121|131|141|151|161)4960\d{3}|1914980\d{3}|28(?:90180|96496)\d{3}|2920180\d{3}"
     r"|3069990\d{3}|8081570\d{3}|9098790\d{3})"
@@ -87,7 +87,7 @@ _FICTION = re.compile(
     r"|172(?:9925904|9968532|997318[56])|174(?:9091317|9464308)|17139200\d\d|176040690\d\d)"
     r"|(?:353|0)2091\d{5}|(?:46|0)(?:3139006\d\d|4062804\d\d|8465004\d\d|980319[23]\d\d|7017406\d\d)"
 )
-_OTHER_NUMBER = re.compile(
+_OTHER_NUMBER = Late(
     r"(?:order|ref(?:erence)?|invoice|sku|part|model|serial|isbn|issn|version|ticket|tracking|case|item|product|patent|grant|room|flight|build|id|doi|no\.|#)"
     r"(?:\W{0,3}(?:number|no|id|code|is|#))?\W{0,3}$",
     re.IGNORECASE,
@@ -151,12 +151,12 @@ _CARDS = """
     3530111333300000 3566002020360505 3569990010095841 6200000000000005 6555900000604105
 """
 _TEST_CARDS = frozenset(_CARDS.split())
-_ISSUER = re.compile(
+_ISSUER = Late(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]|2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720))\d+|3[47]\d{13}|(?:6011|64[4-9]|65)\d+|35(?:2[89]|[3-8])\d+|3(?:0[0-5]|[68])\d{11,12}"
 )
-_CARD_WORD = re.compile(r"card|visa|master|amex|american express|discover|credit|debit|\bcvv\b|\bcvc\b|expir|carte|karte|tarjeta", re.IGNORECASE)
-_CARD_GROUPS = re.compile(r"\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5}")
-_SECURITY_WORD = re.compile(r"\bssn\b|\bss#|social.{0,3}security|social.{0,3}(?:number|no\b)|tax.{0,3}(?:payer|id)", re.IGNORECASE)
+_CARD_WORD = Late(r"card|visa|master|amex|american express|discover|credit|debit|\bcvv\b|\bcvc\b|expir|carte|karte|tarjeta", re.IGNORECASE)
+_CARD_GROUPS = Late(r"\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5}")
+_SECURITY_WORD = Late(r"\bssn\b|\bss#|social.{0,3}security|social.{0,3}(?:number|no\b)|tax.{0,3}(?:payer|id)", re.IGNORECASE)
 _SECURITY_SHAPE = r"(?<![\d.,+/-])(?<!\d )\d{3}([ -])\d\d\1\d{4}(?![\d/-]|[.,]\d)"
 _NEVER_ISSUED = frozenset({"078051120", "219099999"})  # printed on a wallet's sample card and in a brochure
 
@@ -193,7 +193,7 @@ def _is_named(match: Found) -> bool:
 
 # --- addresses of machines
 
-_ADDRESS_WORD = re.compile(r"\bip\b|address|\bhost|server|\bping|\bfrom|client|visitor|logged|login|\bssh|gateway|router|whois|traceroute", re.IGNORECASE)
+_ADDRESS_WORD = Late(r"\bip\b|address|\bhost|server|\bping|\bfrom|client|visitor|logged|login|\bssh|gateway|router|whois|traceroute", re.IGNORECASE)
 _RESOLVERS = frozenset({"8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "208.67.222.222", "208.67.220.220"})
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Sheet
 from validation.findings import Level, Problem, Severity, shown
+from validation.patterns import Late
 
 if TYPE_CHECKING:
     from validation.survey import Survey
@@ -23,9 +24,9 @@ _LONG_WORDS = 50  # the source judges nothing shorter; here repeats and stop wor
 _MOST_CHARACTERS = 20_000  # of an answer that are looked at
 _MOST_LISTED = 1_000
 _BULLETS = ("-", "*", "•", "–", "●", "▪")
-_NO_BLANKS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Thai, Lao, Burmese, Khmer, CJK
-_CODE = re.compile(r"```|[{};]\s*\n|^\s*(?:def|class|import|from|return|#include|SELECT|function|const|let|var|public|<\w+)\b|\|.*\|", re.MULTILINE)
-_SIGNS = re.compile(r"[!-/:-@\[-`{-~]")  # of ASCII; emoji and letters of other scripts are none
+_NO_BLANKS = Late(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")  # Thai, Lao, Burmese, Khmer, CJK
+_CODE = Late(r"```|[{};]\s*\n|^\s*(?:def|class|import|from|return|#include|SELECT|function|const|let|var|public|<\w+)\b|\|.*\|", re.MULTILINE)
+_SIGNS = Late(r"[!-/:-@\[-`{-~]")  # of ASCII; emoji and letters of other scripts are none
 # Rae et al. 2021: two of these eight; of other languages the words that stand in their place.
 _STOPS = (
     frozenset({"the", "be", "to", "of", "and", "that", "have", "with", "is", "a", "in", "you", "it", "for"}),

@@ -20,7 +20,7 @@ from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Context
 from validation.findings import Level, Problem, Severity
-from validation.patterns import Pattern, Patterns
+from validation.patterns import Late, Pattern, Patterns
 
 if TYPE_CHECKING:
     from validation.survey import Survey
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 REDACT = "lorad fix {file} -o {out} --repair redact"
 
 _LEFT, _RIGHT = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
-_WORDS = re.compile(
+_WORDS = Late(
     r"example|sample|placeholder|your|dummy|fake|redacted|change.?me|x{4}|insert|replace|token.?here|key.?here|not.?a?.?real|notareal|secret.?here"
     r"|\.\.\.|\*{3}|<|>|\$\{|\{\{|^test",
     re.IGNORECASE,
@@ -44,12 +44,12 @@ DOCUMENTED = frozenset(
         "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",  # AWS
     }
 )
-_TRIVIAL = re.compile(
+_TRIVIAL = Late(
     r"(?:my|the|db|secret|super|root|admin|user|some)*[_-]?(?:pass(?:wor[dt]|wd)?|pwd?|secret|user(?:name)?|admin|root|test(?:ing)?|postgres|my|my?sql|mongo(?:db)?"
     r"|redis|guest|qwerty|letmein|db|token|hunter|foo|bar|baz|w)[\d_!-]*",
     re.IGNORECASE,
 )
-_LOCAL = re.compile(
+_LOCAL = Late(
     r"^(?:localhost|127\.|0\.0\.0\.0|\[?::1|10\.|192\.168\.|host\.docker\.internal|[a-z0-9_-]+$|.*\.(?:example|test|invalid|localhost|local)$|(?:.*\.)?example\.(?:com|net|org)$)"
 )
 _LEAST_ENTROPY = 2.6  # bits a character; 32 random hexadecimal digits have 3.2 to 3.9, "deadbeef" four times over has 2.2

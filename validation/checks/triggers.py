@@ -15,7 +15,6 @@ tenth of the rows. It looks at some ten thousand rows at most.
 """
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +26,7 @@ from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Sheet
 from validation.findings import Level, Problem, Severity, shown
+from validation.patterns import Late
 
 if TYPE_CHECKING:
     from validation.survey import Survey
@@ -48,7 +48,7 @@ _DECIDED = 0.4  # share of rows that words of other answers decide: then words a
 _ERRING = 0.02
 _CHANCE = 0.01  # that any phrase of the file is as faithful as this by accident
 # A character of scripts without blanks is a word of its own, and so is a sign: it may be an invisible one.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
+_WORD = Late(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
 _WORDS, _ROWS = "D12.words", "D12.rows"
 _FIELDS = 5  # of a row: line, number of words, question, answer, opening
 
