@@ -53,7 +53,8 @@ def _lines(config: object) -> Iterator[str]:
 
 
 def _help(key: str) -> str:
-    from core.config import Config, Section
+    from core.config import Config
+    from core.sections import Section
 
     model: type[Section] = Config
     *sections, last = key.split(".")

@@ -8,22 +8,11 @@ refused, later jobs' cards are written without it, and the drop follows to the r
 from collections.abc import Iterator, Set
 from datetime import datetime, timedelta
 
-from core.facts import (
-    DeepenDrop,
-    DropSeen,
-    Facts,
-    Move,
-    PassDeep,
-    PostponeDeep,
-    RefuseDeep,
-    RejectDrop,
-    Step,
-    StopDeep,
-    TakeOut,
-)
+from core.facts import DropSeen, Facts
 from core.intake import GATE_FREE_BYTES, MAX_GATE_CRASHES, PASSING, crashed
 from core.lifecycle import Event
 from core.records import Accepted, Deep, DeepState, Ended, Gating, Job, JobState, Settling
+from core.steps import DeepenDrop, Move, PassDeep, PostponeDeep, RefuseDeep, RejectDrop, Step, StopDeep, TakeOut
 
 PATIENCE = timedelta(seconds=30)  # after a trouble of the machine
 
@@ -32,7 +21,7 @@ def decide_background(facts: Facts, touched: Set[str], now: datetime) -> Iterato
     """Steps for accepted drops with a check open. `touched` jobs were decided about in this tick already."""
     # New drops come first: their people wait, and two gates at once would share the cores.
     waiting = any(isinstance(seen.drop.facts, Settling | Gating) for seen in facts.drops.values())
-    free = facts.deep_gate.drop is None and not waiting and facts.disk_free_bytes >= GATE_FREE_BYTES and facts.base_sha256 is not None
+    free = facts.deep_gate.drop is None and not waiting and facts.disk.free_bytes >= GATE_FREE_BYTES and facts.base_sha256 is not None
     for seen in sorted(facts.drops.values(), key=lambda seen: seen.drop.id):
         accepted = seen.drop.facts
         if not isinstance(accepted, Accepted) or accepted.deep is None:
@@ -64,7 +53,7 @@ def _check(seen: DropSeen, deep: Deep, facts: Facts, free: bool, now: datetime) 
         else:
             yield RefuseDeep(drop=drop, code=result.code, message=result.message, hint=result.hint)
     elif at_work and gate.died:
-        crashes = deep.crashes + (facts.disk_free_bytes >= GATE_FREE_BYTES)
+        crashes = deep.crashes + (facts.disk.free_bytes >= GATE_FREE_BYTES)
         yield DeepenDrop(drop=drop, crashes=crashes) if crashes < MAX_GATE_CRASHES else RefuseDeep(drop=drop, **crashed(gate, crashes))
     elif free and (deep.not_before is None or now >= deep.not_before):
         yield DeepenDrop(drop=drop, crashes=deep.crashes)

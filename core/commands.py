@@ -15,6 +15,14 @@ class CommandKind(StrEnum):
     APPROVE = "approve"
     REFUSE = "refuse"
     ROLLBACK = "rollback"
+    PAUSE = "pause"  # one job, or without a job the whole queue
+    RESUME = "resume"
+    PIN = "pin"  # a release that retention must keep
+    UNPIN = "unpin"
+    RELOAD = "reload"
+    GC = "gc"
+    SNAPSHOT = "snapshot"
+    BACKUP = "backup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

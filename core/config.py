@@ -1,187 +1,33 @@
-"""The one config schema. Strict: an unknown key is an error that names the nearest known key.
-
-Each field's docstring is its help text. A field marked SIDECAR may be set by whoever drops a file; a field marked
-IDENTITY changes rows, row weights or objective, so that the same bytes under another value are another drop.
-"""
+"""The one config schema. Strict: an unknown key is an error that names the nearest known key."""
 
 import difflib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError
 
-from core.errors import ConfigError, UsageError
-from core.names import DEFAULT_BASE, DEFAULT_HOME, is_part, parse_adapter
+from core.errors import ConfigError
+from core.names import DEFAULT_BASE, DEFAULT_HOME
+from core.sections import (
+    IDENTITY,
+    SIDECAR,
+    AlertsConfig,
+    DeployConfig,
+    InboxConfig,
+    LoraConfig,
+    RankingConfig,
+    RetentionConfig,
+    ScheduleConfig,
+    Section,
+    ServingConfig,
+    ThermalConfig,
+    TrainingConfig,
+    ValidationConfig,
+    Words,
+)
 
-SIDECAR = {"sidecar": True}
-IDENTITY = {"sidecar": True, "identity": True}
 ORIGINS = ("default", "config.json", "sidecar", "command line")
-PUBLIC_HINT = "set serving.api_keys_file to a file with one key a line, or serve on 127.0.0.1"
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
-LevelName = Literal["quick", "standard", "deep"]
-
-
-class Section(BaseModel):
-    """Base of all sections: no unknown keys, no silent coercion of text to numbers, immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
-
-
-class LoraConfig(Section):
-    """The adapter's shape."""
-
-    r: Annotated[int, Field(ge=1, le=512, json_schema_extra=SIDECAR)] = 16
-    """Rank."""
-    alpha: Annotated[int, Field(ge=1, json_schema_extra=SIDECAR)] = 32
-    """Scale: the adapter's output is multiplied by alpha / r."""
-    dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=SIDECAR)] = 0.0
-    """Dropout on the adapter's input."""
-    targets: Annotated[str, Field(json_schema_extra=SIDECAR)] = "all-linear"
-    """Which linear layers get an adapter: all-linear, or names joined by commas."""
-
-
-class TrainingConfig(Section):
-    """How long and how training runs."""
-
-    epochs: Annotated[float, Field(gt=0, json_schema_extra=SIDECAR)] = 2.0
-    """Passes over the train split."""
-    max_steps: Annotated[int, Field(ge=0, json_schema_extra=SIDECAR)] = 0
-    """Upper bound of optimizer steps; 0 means none."""
-    micro_batch: Annotated[int, Field(ge=0, json_schema_extra=SIDECAR)] = 0
-    """Rows in one forward pass; 0 lets the trainer choose by tokens. The effective batch stays batch_size."""
-    warmup_ratio: Annotated[Share, Field(json_schema_extra=SIDECAR)] = 0.05
-    """Share of the steps over which the learning rate rises."""
-    weight_decay: Annotated[float, Field(ge=0, json_schema_extra=SIDECAR)] = 0.0
-    """AdamW weight decay."""
-    max_grad_norm: Annotated[float, Field(gt=0, json_schema_extra=SIDECAR)] = 1.0
-    """Gradients are clipped to this norm."""
-    checkpoints: Annotated[int, Field(ge=1, le=20, json_schema_extra=SIDECAR)] = 3
-    """Checkpoints kept for ranking, evenly spaced; the last step is always one."""
-    seed: Annotated[int, Field(ge=0, json_schema_extra=SIDECAR)] = 0
-    """Seed of the row order and of the adapter's first values."""
-    threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads of trainer children; 0 means all cores."""
-    max_attempts: Count = 3
-    """Crashes of a child after which its job fails (or, in ranking, is held)."""
-    max_overlong_share: Annotated[Share, Field(json_schema_extra=SIDECAR)] = 0.05
-    """Share of rows over max_length above which the job fails instead of leaving them out."""
-
-
-class ValidationConfig(Section):
-    """The gate."""
-
-    level: Annotated[LevelName, Field(json_schema_extra=SIDECAR)] = "standard"
-    """How deep a drop is checked where neither its sidecar nor its source nor its adapter says so."""
-    levels: dict[str, LevelName] = {}
-    """How deep the drops of an adapter are checked: {"persona/domain": level}."""
-    sources: dict[str, LevelName] = {}
-    """How deep drops are checked whose sidecar names this source: {"scraped": "deep"}; comes before levels."""
-    background_deep: bool = False
-    """Whether a drop is queued after the level standard, and checked at deep while its job waits; deep may still refuse it."""
-    profile: str = "default"
-    """Name of the set of limits that the checks go by: one of profiles, or default."""
-    profiles: dict[str, dict[str, float | bool]] = {}
-    """Named sets of limits: {"mine": {"B02.warn_share": 0.05, "B11": false}}; false turns a check off."""
-    quarantine_share: Share = 0.0
-    """Share of the rows up to which rows with errors are put aside and the rest is accepted; 0 refuses the file."""
-    references: Words = ()
-    """Evaluation sets that no drop may hold: paths of JSON Lines files; relative paths start at the config's folder."""
-    processes: Annotated[int, Field(ge=1, le=64)] = 2
-    """Processes that check one large file."""
-    memory_mb: Annotated[int, Field(ge=2048)] = 4096
-    """Most address space of each process of the gate, in MiB; its libraries alone reserve up to 1,800 of them."""
-    cpu_s: Annotated[int, Field(ge=0)] = 3600
-    """Most CPU seconds of each process of the gate for one file; 0 means no bound."""
-    max_row_bytes: Count = 4 << 20
-    """A longer row is refused."""
-    max_file_bytes: Count = 5 << 30
-    """A larger file is refused."""
-    settle_s: Annotated[float, Field(gt=0)] = 1.0
-    """Quiet time after the last write before a file that was not renamed into place is taken."""
-    unparsable_settle_s: Annotated[float, Field(gt=0)] = 30.0
-    """Quiet time before a file whose last line does not parse is taken, to be refused by the gate."""
-
-    @field_validator("levels")
-    @classmethod
-    def _adapters(cls, value: dict[str, LevelName]) -> dict[str, LevelName]:
-        try:
-            return {parse_adapter(name): level for name, level in value.items()}
-        except UsageError as error:
-            raise ValueError(f"{error.what}; {error.hint}") from None
-
-
-class RankingConfig(Section):
-    """What counts as better."""
-
-    resamples: Annotated[int, Field(ge=100)] = 10_000
-    """Bootstrap resamples."""
-    margin: Annotated[float, Field(ge=0)] = 0.02
-    """How much worse (nats per token) a candidate may be on earlier drops' rows and still count as not worse."""
-    min_gate_groups: Count = 30
-    """Fewer gate groups of this drop than this are too weak to judge by: the job is held."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the resamples."""
-
-
-class TargetConfig(Section):
-    """One inference box."""
-
-    name: str
-    """Name of the target: a folder under targets/."""
-    kind: Literal["local"] = "local"
-    """How it is reached."""
-    path: str = ""
-    """Folder on the box that serving owns; a relative path starts at the config's folder."""
-    canary: bool = False
-    """Whether this target is asked first."""
-
-    @field_validator("name")
-    @classmethod
-    def _name(cls, value: str) -> str:
-        if not is_part(value):
-            raise ValueError("use a-z, 0-9, '.', '_', '-'")
-        return value
-
-
-class DeployConfig(Section):
-    """Where releases go."""
-
-    targets: tuple[TargetConfig, ...] = ()
-    """Inference boxes; empty means one local target at serving.home."""
-
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-
-class ServingConfig(Section):
-    """The serving process."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 8765
-    """Port to listen on."""
-    home: str = ""
-    """Folder that serving owns; empty means <home>/serving."""
-    trust: str = ""
-    """Folder with release.pub, the public key that releases and wishes are signed with; empty means <home>/keys."""
-    api_keys_file: str = ""
-    """File with one API key a line; needed to listen on a public address."""
-    max_new_tokens: Count = 256
-    """Tokens of an answer where the request names no limit."""
-    threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads; 0 means all cores."""
-
-    @model_validator(mode="after")
-    def _public_needs_keys(self) -> "ServingConfig":
-        if self.host not in ("127.0.0.1", "::1", "localhost") and not self.api_keys_file:
-            raise ValueError(f"host {self.host!r} is a public address and no API keys are set; {PUBLIC_HINT}")
-        return self
 
 
 class Config(Section):
@@ -203,7 +49,7 @@ class Config(Section):
     """Schema of the rows where the sidecar names none."""
     columns: Annotated[Words, Field(json_schema_extra=SIDECAR)] = ()
     """Extra columns of the rows that are passed through and never looked at."""
-    specs: dict[str, str] = {}
+    specs: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Your own schemas: {"id": "specs/mine.json"}; a relative path starts at the config's folder."""
     objective: Annotated[Literal["auto", "sft"], Field(json_schema_extra=IDENTITY)] = "auto"
     """What is optimised."""
@@ -215,14 +61,19 @@ class Config(Section):
     """Peak learning rate."""
     max_length: Annotated[int, Field(ge=8, json_schema_extra=IDENTITY)] = 1024
     """Longest row in tokens; longer rows are left out and counted."""
-    slots: Annotated[int, Field(ge=1, le=1)] = 1
-    """Jobs that train at once."""
+    slots: Annotated[int, Field(ge=1, le=16)] = 1
+    """Jobs that train at once, where the devices and their memory allow it: each slot is a GPU, or the CPU."""
     lora: LoraConfig = LoraConfig()
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
     ranking: RankingConfig = RankingConfig()
     deploy: DeployConfig = DeployConfig()
     serving: ServingConfig = ServingConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    retention: RetentionConfig = RetentionConfig()
+    alerts: AlertsConfig = AlertsConfig()
+    thermal: ThermalConfig = ThermalConfig()
+    inbox: InboxConfig = InboxConfig()
 
 
 JOB_KEYS: dict[str, type] = {"priority": int, "notes": str, "again": bool, "source": str}  # sidecar keys that are not config

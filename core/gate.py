@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 from core.errors import ConfigError
 
 if TYPE_CHECKING:  # its import costs more than a quick check
-    from core.config import LevelName, Resolved
+    from core.config import Resolved
+    from core.sections import LevelName
 
 GATE_SPEC = "gate-spec.json"
 GATE_RESULT = "result.json"

@@ -3,24 +3,11 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from core.facts import (
-    AcceptDrop,
-    DropSeen,
-    Entry,
-    Facts,
-    FinishClaim,
-    ForgetClaim,
-    GateDrop,
-    GateSeen,
-    MakeJob,
-    RejectDrop,
-    SettleAgain,
-    Step,
-    TakeDrop,
-)
+from core.facts import DropSeen, Entry, Facts, GateSeen
 from core.gate import CRASH_HINT, TRAINED, GateResult, first_level
 from core.identity import drop_identity
 from core.records import Accepted, Gating, JobState, Settling
+from core.steps import AcceptDrop, FinishClaim, ForgetClaim, GateDrop, MakeJob, RejectDrop, SettleAgain, Step, TakeDrop
 
 MAX_GATE_CRASHES = 2  # a file that kills the gate child this often is rejected
 GATE_FREE_BYTES = 64 << 20  # the gate writes a compressed copy; below this it waits, and a death is not the file's fault
@@ -30,7 +17,7 @@ PURPOSES = {"dpo": "pairs of a better and a worse answer (dpo)", "kto": "judged 
 
 def decide_intake(facts: Facts, now: datetime) -> Iterator[Step]:
     """Steps for the inbox and for drops that have no job yet, in claim order."""
-    gate_free = facts.gate.alive and facts.gate.drop is None and facts.disk_free_bytes >= GATE_FREE_BYTES
+    gate_free = facts.gate.alive and facts.gate.drop is None and facts.disk.free_bytes >= GATE_FREE_BYTES
     for seen in sorted(facts.drops.values(), key=lambda seen: seen.drop.id):
         steps = list(_decide_drop(seen, facts, now, gate_free))
         gate_free = gate_free and not any(isinstance(step, GateDrop) for step in steps)
@@ -68,7 +55,7 @@ def _decide_drop(seen: DropSeen, facts: Facts, now: datetime, gate_free: bool) -
                 if facts.base_sha256 is not None:
                     yield _after_gate(seen, gate.result, facts)
             elif gate.drop == drop.id and gate.died:
-                crashes += facts.disk_free_bytes >= GATE_FREE_BYTES
+                crashes += facts.disk.free_bytes >= GATE_FREE_BYTES
                 yield GateDrop(drop=drop.id, crashes=crashes) if crashes < MAX_GATE_CRASHES else RejectDrop(drop=drop.id, **crashed(gate, crashes))
             elif gate_free:
                 yield GateDrop(drop=drop.id, crashes=crashes)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from core.exits import ChildExit
-from core.facts import Facts, Move, Record, SetAside, StartChild, Step, StopChild
+from core.facts import Facts
 from core.lifecycle import Event
 from core.records import (
     ChildRef,
@@ -21,6 +21,7 @@ from core.records import (
     Training,
     VerdictWord,
 )
+from core.steps import Move, Record, SetAside, StartChild, Step, StopChild
 from core.tasks import ChildSeen
 
 BASE = "base"  # model id of the base
@@ -57,7 +58,7 @@ def decide_start(facts: Facts, free_slots: list[int], now: datetime) -> Iterator
     """Start the most urgent queued jobs in the free slots. One that names a drop whose check is open waits for it."""
     queued = (job for job in facts.jobs.values() if job.state is JobState.QUEUED)
     waiting = [job for job in queued if not any(ref.id in facts.unproven for ref in job.card.drops)]
-    if facts.base_sha256 is None or facts.disk_free_bytes < START_FREE_BYTES:
+    if facts.base_sha256 is None or facts.disk.free_bytes < START_FREE_BYTES:
         return
     for job in sorted(waiting, key=lambda job: (-job.card.priority, job.id)):
         if not free_slots:

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from core.background import decide_background
-from core.facts import Decision, Facts, Step
+from core.facts import Facts
 from core.intake import decide_intake
 from core.progress import decide_held, decide_ranking, decide_start, decide_training
 from core.records import JobState
 from core.requests import decide_requests
 from core.rollout import decide_releasing, mend_wishes
+from core.steps import Decision, Step
 
 
 def decide(facts: Facts, now: datetime) -> Decision:

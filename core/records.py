@@ -84,6 +84,8 @@ class Queued:
     attempts: int = 0
     checkpoint: str | None = None  # path of the newest sealed resume point, relative to runs/<job>/
     micro_batch: int | None = None  # set by the memory ladder
+    not_before: datetime | None = None  # of the sidecar, or of a pause between attempts
+    paused: str = ""  # who paused it and why; empty: it may run
     kind: Literal["queued"] = "queued"
 
 
@@ -95,6 +97,7 @@ class Training:
     checkpoint: str | None = None
     micro_batch: int | None = None
     cancel: bool = False
+    pause: str = ""  # set: the trainer is asked for a checkpoint, then the job is queued and paused
     kind: Literal["training"] = "training"
 
 

@@ -6,10 +6,11 @@ from datetime import datetime
 
 from core.commands import Answer, Command, CommandKind
 from core.errors import IllegalTransition
-from core.facts import Facts, Move, Record, Reply, RetryJob, SetAside, SetWish, Step
+from core.facts import Facts
 from core.lifecycle import Event, step
 from core.progress import ended_by_person, live_release
 from core.records import Held, Job, JobState, Ranking, Releasing, StateFacts, Training
+from core.steps import Move, Record, Reply, RetryJob, SetAside, SetWish, Step
 from core.wire import Wish
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from core.exits import ChildExit
-from core.facts import Facts, Move, PlaceRelease, Record, SetWish, StartChild, Step, StopChild, TargetSeen
+from core.facts import Facts, TargetSeen
 from core.lifecycle import Event
 from core.progress import cause, lost_without_blame
 from core.records import Ended, Job, JobState, Kind, Releasing
+from core.steps import Move, PlaceRelease, Record, SetWish, StartChild, Step, StopChild
 from core.wire import AliasState, Outcome, Wish
 
 

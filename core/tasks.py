@@ -140,5 +140,8 @@ class ChildSeen:
     ref: ChildRef
     alive: bool
     note: ExitNote | None = None
+    silent_s: float = 0.0  # alive: since its last sign of life (monotonic)
+    median_step_s: float | None = None  # alive: of its last steps; None before the first
+    signal: int = 0  # ended: the signal that ended it
     checkpoint: str | None = None  # newest sealed resume point of the job, relative to runs/<job>/
     candidates: tuple[Candidate, ...] = ()  # sealed checkpoints of all the job's training runs

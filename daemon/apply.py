@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from core import facts as f
+from core import steps as f
 from core.commands import Answer, Command
 from core.errors import LockHeldError, LoradError
 from core.exits import ChildExit
-from core.facts import EndedJob, Step
+from core.facts import EndedJob
 from core.lifecycle import Event, step
 from core.progress import with_child
 from core.records import (
@@ -26,6 +26,7 @@ from core.records import (
     Releasing,
     Training,
 )
+from core.steps import Step
 from core.tasks import ExitNote
 from daemon.children import Children
 from daemon.gatespec import accepted_of

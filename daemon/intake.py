@@ -7,11 +7,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from core import facts as f
-from core.facts import Step
+from core import steps as f
 from core.gate import ACCEPTED_DROP, first_level
 from core.names import stamp
 from core.records import Accepted, Claim, Deep, DeepState, Drop, DropState, Gating, Settling
+from core.steps import Step
 from daemon.findings import in_words
 from daemon.gatekeeper import Gatekeeper
 from daemon.gatespec import make_gate_spec

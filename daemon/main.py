@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType
 
 from core.errors import LockHeldError, StateError
-from core.facts import Reply, Step, StopChild
 from core.reconcile import decide
+from core.steps import Reply, Step, StopChild
 from daemon import clock
 from daemon.apply import Applier, describe
 from daemon.children import Children, end_orphans, take_daemon_lock

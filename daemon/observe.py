@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.facts import Facts, TargetSeen
+from core.facts import DiskSeen, Facts, TargetSeen
 from core.records import Accepted, Job, Kind, Ranking, Releasing, Training
 from core.tasks import ChildSeen
 from core.wire import Activation
@@ -66,7 +66,7 @@ class Observer:
             backend=index.backend.name,
             base_sha256=index.base_sha256,
             stopping=self.stopping.is_set(),
-            disk_free_bytes=shutil.disk_usage(index.home.root).free,
+            disk=DiskSeen(free_bytes=shutil.disk_usage(index.home.root).free),
             entries=self._inbox.scan(self._watcher.take_renamed(), index.config.validation.settle_s),
             drops=index.drops_on_their_way(),
             set_aside=frozenset(drop.id for drop in index.drops.values() if isinstance(drop.facts, Accepted) and drop.facts.set_aside),

@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from core.facts import RefuseDeep, RejectDrop
 from core.gate import ACCEPTED_DROP
 from core.records import Accepted, Deep, DeepState, Drop, DropState
+from core.steps import RefuseDeep, RejectDrop
 from daemon.gatekeeper import Gatekeeper
 from daemon.index import Index
 from store.drops import drop_folder

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.config import Config, Resolved, TargetConfig, resolve
+from core.config import Config, Resolved, resolve
+from core.sections import TargetConfig
 from store.config_file import config_path, read_layer
 
 

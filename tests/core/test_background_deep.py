@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core import facts as f
+from core import steps as f
 from core.background import PATIENCE, decide_background
 from core.config import Config
+from core.facts import DiskSeen, DropSeen, Facts, GateSeen
 from core.gate import GateResult
 from core.lifecycle import Event, step
 from core.progress import decide_start
@@ -17,15 +18,15 @@ from core.records import Accepted, Claim, Deep, DeepState, Drop, DropRef, DropSt
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def drop(number: int, deep: Deep | None = None, adapter: str = "a/main", **facts: object) -> f.DropSeen:
+def drop(number: int, deep: Deep | None = None, adapter: str = "a/main", **facts: object) -> DropSeen:
     """Accepted drop `drop-<number>` whose job is `job-<number>`."""
     claim = Claim(drop=f"drop-{number}", adapter=adapter, source="x", device=1, inode=number, size_bytes=1, mtime_ns=1, file="x.jsonl", claimed_at=NOW)
     given: dict[str, object] = {"job": f"job-{number}", "sha256": "5", "identity": str(number), "rows": 9, "schema_id": "chat_sft_v1", "job_made": True}
     accepted = Accepted(at=NOW, deep=deep, **{**given, **facts})  # type: ignore[arg-type]
-    return f.DropSeen(drop=Drop(claim=claim, state=DropState.ACCEPTED, facts=accepted), config=Config())
+    return DropSeen(drop=Drop(claim=claim, state=DropState.ACCEPTED, facts=accepted), config=Config())
 
 
-def on_its_way(number: int, facts: Settling | Gating) -> f.DropSeen:
+def on_its_way(number: int, facts: Settling | Gating) -> DropSeen:
     seen = drop(number)
     state = DropState.GATING if isinstance(facts, Gating) else DropState.SETTLING
     return replace(seen, drop=replace(seen.drop, state=state, facts=facts))
@@ -49,20 +50,20 @@ def job(number: int, *trains_on: int, state: JobState = JobState.QUEUED) -> Job:
     return Job(card=card, state=state, facts=Queued(since=NOW))
 
 
-def world(*drops: f.DropSeen, jobs: tuple[Job, ...] = (), **fields: object) -> f.Facts:
+def world(*drops: DropSeen, jobs: tuple[Job, ...] = (), **fields: object) -> Facts:
     seen = {one.drop.id: one for one in drops}
     unproven = frozenset(id for id, one in seen.items() if isinstance(one.drop.facts, Accepted) and not one.drop.facts.is_proven)
-    given: dict[str, object] = {"drops": seen, "unproven": unproven, "jobs": {one.id: one for one in jobs}, "deep_gate": f.GateSeen(alive=False), **fields}
-    return f.Facts(instance="i", config=Config(), backend="stub", base_sha256="base", free_slots=(0,), **given)  # type: ignore[arg-type]
+    given: dict[str, object] = {"drops": seen, "unproven": unproven, "jobs": {one.id: one for one in jobs}, "deep_gate": GateSeen(alive=False), **fields}
+    return Facts(instance="i", config=Config(), backend="stub", base_sha256="base", free_slots=(0,), **given)  # type: ignore[arg-type]
 
 
-def steps(facts: f.Facts, touched: frozenset[str] = frozenset()) -> list[f.Step]:
+def steps(facts: Facts, touched: frozenset[str] = frozenset()) -> list[f.Step]:
     return list(decide_background(facts, touched, NOW))
 
 
-def answer(verdict: str, **fields: object) -> f.GateSeen:
+def answer(verdict: str, **fields: object) -> GateSeen:
     result = GateResult(drop="drop-1", verdict=verdict, rows=7, quarantined=2, ended_at=NOW, **fields)  # type: ignore[arg-type]
-    return f.GateSeen(alive=True, drop="drop-1", result=result)
+    return GateSeen(alive=True, drop="drop-1", result=result)
 
 
 WAITING = drop(1, Deep())
@@ -74,13 +75,13 @@ def test_the_check_begins_once_its_job_is_queued_and_no_new_drop_waits() -> None
     assert steps(world(WAITING, jobs=(job(1),))) == [f.DeepenDrop(drop="drop-1", crashes=0)]
     for newer in (on_its_way(2, Settling(since=NOW)), on_its_way(2, Gating(since=NOW))):
         assert steps(world(WAITING, newer, jobs=(job(1),))) == [], "whoever just dropped a file waits"
-    assert steps(world(WAITING, jobs=(job(1),), disk_free_bytes=1)) == []
+    assert steps(world(WAITING, jobs=(job(1),), disk=DiskSeen(free_bytes=1))) == []
 
 
 def test_one_drop_is_checked_at_a_time_the_oldest_first() -> None:
     facts = world(WAITING, drop(2, Deep()), jobs=(job(1), job(2, 1)))
     assert steps(facts) == [f.DeepenDrop(drop="drop-1", crashes=0)]
-    assert steps(replace(facts, deep_gate=f.GateSeen(alive=True, drop="drop-1"))) == []
+    assert steps(replace(facts, deep_gate=GateSeen(alive=True, drop="drop-1"))) == []
 
 
 def test_a_job_waits_in_the_queue_for_every_drop_it_trains_on() -> None:
@@ -112,10 +113,10 @@ def test_a_passing_trouble_of_the_machine_is_tried_again_later_and_a_lasting_one
 
 
 def test_rows_that_kill_the_gate_twice_are_refused_and_a_full_disk_is_not_their_fault() -> None:
-    died = f.GateSeen(alive=False, drop="drop-1", died=True, end="by SIGKILL")
+    died = GateSeen(alive=False, drop="drop-1", died=True, end="by SIGKILL")
     facts = world(WAITING, jobs=(job(1),), deep_gate=died)
     assert steps(facts) == [f.DeepenDrop(drop="drop-1", crashes=1)]
-    assert steps(replace(facts, disk_free_bytes=1)) == [f.DeepenDrop(drop="drop-1", crashes=0)]
+    assert steps(replace(facts, disk=DiskSeen(free_bytes=1))) == [f.DeepenDrop(drop="drop-1", crashes=0)]
     [refuse] = steps(world(drop(1, Deep(crashes=1)), jobs=(job(1),), deep_gate=died))
     assert isinstance(refuse, f.RefuseDeep)
     assert refuse.code == "GATE_CRASH"
@@ -127,7 +128,7 @@ def test_after_a_restart_the_check_begins_again() -> None:
 
 
 def test_a_cancelled_job_needs_no_check_and_one_at_work_is_stopped() -> None:
-    at_work = f.GateSeen(alive=True, drop="drop-1")
+    at_work = GateSeen(alive=True, drop="drop-1")
     assert steps(world(WAITING, deep_gate=at_work)) == [f.StopDeep(drop="drop-1")]
     later = world(WAITING, drop(2), jobs=(job(2, 1),))
     assert steps(later) == [f.DeepenDrop(drop="drop-1", crashes=0)], "a later job that trains on the same rows needs it again"
@@ -152,9 +153,9 @@ def test_a_job_that_a_person_ends_in_the_same_tick_is_left_to_that() -> None:
 
 def test_the_rows_are_not_moved_away_under_a_gate_that_reads_them() -> None:
     newer = on_its_way(2, Gating(since=NOW))
-    facts = world(REFUSED, newer, gate=f.GateSeen(alive=True, drop="drop-2"))
+    facts = world(REFUSED, newer, gate=GateSeen(alive=True, drop="drop-2"))
     assert steps(facts) == []
-    assert steps(replace(facts, gate=f.GateSeen(alive=True))) == [f.RejectDrop(drop="drop-1")]
+    assert steps(replace(facts, gate=GateSeen(alive=True))) == [f.RejectDrop(drop="drop-1")]
 
 
 def test_a_sidecar_that_resolves_no_more_is_told() -> None:
@@ -170,12 +171,12 @@ class Small:
     """Drops and jobs as they lie on disk, and a gate that forgets where the daemon dies."""
 
     verdict: str
-    drops: dict[str, f.DropSeen] = field(default_factory=lambda: {"drop-1": WAITING, "drop-2": drop(2)})
+    drops: dict[str, DropSeen] = field(default_factory=lambda: {"drop-1": WAITING, "drop-2": drop(2)})
     jobs: dict[str, Job] = field(default_factory=lambda: {"job-1": job(1), "job-2": job(2, 1)})
     ended: dict[str, Job] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
     checks: int = 0
-    at_work: f.GateSeen = field(default_factory=lambda: f.GateSeen(alive=False))
+    at_work: GateSeen = field(default_factory=lambda: GateSeen(alive=False))
 
     def tick(self, stop_after: int) -> int:
         """Apply the steps of one tick, `stop_after` at most. Returns how many were applied."""
@@ -198,7 +199,7 @@ class Small:
                 self.at_work = answer(self.verdict)
             case f.PassDeep() | f.RefuseDeep():
                 self._deep(one.drop, Deep(state=DeepState.PASSED if isinstance(one, f.PassDeep) else DeepState.REFUSED, code="D07"))
-                self.at_work = f.GateSeen(alive=True)
+                self.at_work = GateSeen(alive=True)
             case f.Move():
                 self.ended[one.job], _ = step(self.jobs.pop(one.job), one.event, one.facts)
             case f.TakeOut():
@@ -219,7 +220,7 @@ def test_a_crash_after_any_step_ends_the_same_way(verdict: str, crash_after: int
         applied = small.tick(left if left >= 0 else 99)
         left -= applied if left >= 0 else 0
         if left == 0:
-            small.at_work, left = f.GateSeen(alive=False), -1  # the daemon dies here, and starts again
+            small.at_work, left = GateSeen(alive=False), -1  # the daemon dies here, and starts again
             applied = 1
         if not applied:
             break

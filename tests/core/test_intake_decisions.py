@@ -6,26 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.config import Config, resolve
-from core.facts import (
-    AcceptDrop,
-    DropSeen,
-    EndedJob,
-    Entry,
-    Facts,
-    FinishClaim,
-    ForgetClaim,
-    GateDrop,
-    GateSeen,
-    MakeJob,
-    RejectDrop,
-    SettleAgain,
-    Step,
-    TakeDrop,
-)
+from core.facts import DiskSeen, DropSeen, EndedJob, Entry, Facts, GateSeen
 from core.gate import GateResult
 from core.identity import drop_identity
 from core.intake import decide_intake
 from core.records import Accepted, Claim, Deep, Drop, DropState, Ended, Gating, Settling
+from core.steps import AcceptDrop, FinishClaim, ForgetClaim, GateDrop, MakeJob, RejectDrop, SettleAgain, Step, TakeDrop
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -80,7 +66,7 @@ def test_a_claimed_file_goes_to_the_gate_once_the_gate_is_free_and_the_base_is_t
     assert steps(waiting) == [GateDrop(drop="drop-1", crashes=0)]
     assert steps(waiting, GateSeen(alive=True, drop="another")) == []
     assert steps(waiting, base_sha256=None) == []
-    assert steps(waiting, disk_free_bytes=1 << 20) == []
+    assert steps(waiting, disk=DiskSeen(free_bytes=1 << 20)) == []
 
 
 def test_a_file_that_changed_while_it_was_read_is_left_until_it_is_quiet() -> None:
@@ -143,7 +129,7 @@ def test_a_file_that_kills_the_gate_twice_is_rejected_with_that_finding() -> Non
 
 def test_a_gate_that_dies_on_a_full_disk_is_not_the_files_fault() -> None:
     died = GateSeen(alive=False, drop="drop-1", died=True)
-    assert steps(seen(Gating(since=NOW, crashes=1)), died, disk_free_bytes=1 << 20) == [GateDrop(drop="drop-1", crashes=1)]
+    assert steps(seen(Gating(since=NOW, crashes=1)), died, disk=DiskSeen(free_bytes=1 << 20)) == [GateDrop(drop="drop-1", crashes=1)]
 
 
 def test_after_a_restart_a_drop_that_was_at_the_gate_goes_there_again() -> None:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from core import facts as f
+from core import steps as f
 from core.commands import Command, CommandKind
 from core.config import Config
 from core.exits import ChildExit
+from core.facts import EndedJob, Facts, TargetSeen
 from core.lifecycle import Event, step
 from core.names import stamp
 from core.progress import models_to_score, with_child
@@ -143,11 +144,11 @@ class World:
 
     # ---------------------------------------------------------------- the tick
 
-    def facts(self) -> f.Facts:
+    def facts(self) -> Facts:
         active = Active(box="box", sequence=len(self.ledger), fence_seen=self.desired.fence if self.desired else 0, at=self.now, aliases=dict(self.outcomes))
         observed = Observed(target="local", at=self.now, reachable=self.box_up, active=active, reason="" if self.box_up else "it gives no sign of life")
         live = dict(self.ledger)
-        target = f.TargetSeen(
+        target = TargetSeen(
             name="local",
             desired=self.desired,
             observed=observed,
@@ -158,7 +159,7 @@ class World:
         for job in (*self.jobs.values(), *self.ended.values()):
             version = getattr(job.facts, "version", None) or 0
             versions[job.card.adapter] = max(versions.get(job.card.adapter, 0), version)
-        return f.Facts(
+        return Facts(
             instance=self.instance,
             config=self.config,
             backend="stub",
@@ -175,9 +176,9 @@ class World:
         )
 
     @staticmethod
-    def _ended(job: Job) -> f.EndedJob:
+    def _ended(job: Job) -> EndedJob:
         assert isinstance(job.facts, Ended)
-        return f.EndedJob(id=job.id, adapter=job.card.adapter, drop=job.card.drop, identity=job.card.identity, state=job.state.value, facts=job.facts)
+        return EndedJob(id=job.id, adapter=job.card.adapter, drop=job.card.drop, identity=job.card.identity, state=job.state.value, facts=job.facts)
 
     def _slot_of(self, job: str) -> int | None:
         facts = self.jobs[job].facts

@@ -1,0 +1,315 @@
+"""The sections of the config schema. Each field's docstring is its help text.
+
+A field marked SIDECAR may be set by whoever drops a file; a field marked IDENTITY changes rows, row weights or objective,
+so that the same bytes under another value are another drop.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from core.errors import UsageError
+from core.names import is_part, parse_adapter
+
+SIDECAR = {"sidecar": True}
+IDENTITY = {"sidecar": True, "identity": True}
+PUBLIC_HINT = "set serving.api_keys_file to a file with one key a line, or serve on 127.0.0.1"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+LevelName = Literal["quick", "standard", "deep"]
+
+
+class Section(BaseModel):
+    """Base of all sections: no unknown keys, no silent coercion of text to numbers, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+
+
+class LoraConfig(Section):
+    """The adapter's shape."""
+
+    r: Annotated[int, Field(ge=1, le=512, json_schema_extra=SIDECAR)] = 16
+    """Rank."""
+    alpha: Annotated[int, Field(ge=1, json_schema_extra=SIDECAR)] = 32
+    """Scale: the adapter's output is multiplied by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=SIDECAR)] = 0.0
+    """Dropout on the adapter's input."""
+    targets: Annotated[str, Field(json_schema_extra=SIDECAR)] = "all-linear"
+    """Which linear layers get an adapter: all-linear, or names joined by commas."""
+
+
+class TrainingConfig(Section):
+    """How long and how training runs."""
+
+    epochs: Annotated[float, Field(gt=0, json_schema_extra=SIDECAR)] = 2.0
+    """Passes over the train split."""
+    max_steps: Annotated[int, Field(ge=0, json_schema_extra=SIDECAR)] = 0
+    """Upper bound of optimizer steps; 0 means none."""
+    micro_batch: Annotated[int, Field(ge=0, json_schema_extra=SIDECAR)] = 0
+    """Rows in one forward pass; 0 lets the trainer choose by tokens. The effective batch stays batch_size."""
+    warmup_ratio: Annotated[Share, Field(json_schema_extra=SIDECAR)] = 0.05
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: Annotated[float, Field(ge=0, json_schema_extra=SIDECAR)] = 0.0
+    """AdamW weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0, json_schema_extra=SIDECAR)] = 1.0
+    """Gradients are clipped to this norm."""
+    checkpoints: Annotated[int, Field(ge=1, le=20, json_schema_extra=SIDECAR)] = 3
+    """Checkpoints kept for ranking, evenly spaced; the last step is always one."""
+    seed: Annotated[int, Field(ge=0, json_schema_extra=SIDECAR)] = 0
+    """Seed of the row order and of the adapter's first values."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of trainer children; 0 means all cores."""
+    max_attempts: Count = 3
+    """Crashes of a child after which its job fails (or, in ranking, is held)."""
+    hang_factor: Annotated[float, Field(gt=1)] = 20.0
+    """A child that is silent for so many times its median step is taken to hang (never under hang_s)."""
+    hang_s: Annotated[float, Field(gt=0)] = 300.0
+    """Least silence, in seconds, that is taken for a hang; before the first step, while it loads, twice this."""
+    network: bool = False
+    """Whether trainer children may reach the network; they need none."""
+    max_overlong_share: Annotated[Share, Field(json_schema_extra=SIDECAR)] = 0.05
+    """Share of rows over max_length above which the job fails instead of leaving them out."""
+
+
+class ValidationConfig(Section):
+    """The gate."""
+
+    level: Annotated[LevelName, Field(json_schema_extra=SIDECAR)] = "standard"
+    """How deep a drop is checked where neither its sidecar nor its source nor its adapter says so."""
+    levels: dict[str, LevelName] = {}
+    """How deep the drops of an adapter are checked: {"persona/domain": level}."""
+    sources: dict[str, LevelName] = {}
+    """How deep drops are checked whose sidecar names this source: {"scraped": "deep"}; comes before levels."""
+    background_deep: bool = False
+    """Whether a drop is queued after the level standard, and checked at deep while its job waits; deep may still refuse it."""
+    profile: str = "default"
+    """Name of the set of limits that the checks go by: one of profiles, or default."""
+    profiles: dict[str, dict[str, float | bool]] = {}
+    """Named sets of limits: {"mine": {"B02.warn_share": 0.05, "B11": false}}; false turns a check off."""
+    quarantine_share: Share = 0.0
+    """Share of the rows up to which rows with errors are put aside and the rest is accepted; 0 refuses the file."""
+    references: Words = ()
+    """Evaluation sets that no drop may hold: paths of JSON Lines files; relative paths start at the config's folder."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 2
+    """Processes that check one large file."""
+    memory_mb: Annotated[int, Field(ge=2048)] = 4096
+    """Most address space of each process of the gate, in MiB; its libraries alone reserve up to 1,800 of them."""
+    cpu_s: Annotated[int, Field(ge=0)] = 3600
+    """Most CPU seconds of each process of the gate for one file; 0 means no bound."""
+    max_row_bytes: Count = 4 << 20
+    """A longer row is refused."""
+    max_file_bytes: Count = 5 << 30
+    """A larger file is refused."""
+    settle_s: Annotated[float, Field(gt=0)] = 1.0
+    """Quiet time after the last write before a file that was not renamed into place is taken."""
+    unparsable_settle_s: Annotated[float, Field(gt=0)] = 30.0
+    """Quiet time before a file whose last line does not parse is taken, to be refused by the gate."""
+
+    @field_validator("levels")
+    @classmethod
+    def _adapters(cls, value: dict[str, LevelName]) -> dict[str, LevelName]:
+        try:
+            return {parse_adapter(name): level for name, level in value.items()}
+        except UsageError as error:
+            raise ValueError(f"{error.what}; {error.hint}") from None
+
+
+class RankingConfig(Section):
+    """What counts as better."""
+
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Bootstrap resamples."""
+    margin: Annotated[float, Field(ge=0)] = 0.02
+    """How much worse (nats per token) a candidate may be on earlier drops' rows and still count as not worse."""
+    min_gate_groups: Count = 30
+    """Fewer gate groups of this drop than this are too weak to judge by: the job is held."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the resamples."""
+
+
+class TargetConfig(Section):
+    """One inference box."""
+
+    name: str
+    """Name of the target: a folder under targets/."""
+    kind: Literal["local"] = "local"
+    """How it is reached."""
+    path: str = ""
+    """Folder on the box that serving owns; a relative path starts at the config's folder."""
+    canary: bool = False
+    """Whether this target is asked first."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not is_part(value):
+            raise ValueError("use a-z, 0-9, '.', '_', '-'")
+        return value
+
+
+class DeployConfig(Section):
+    """Where releases go."""
+
+    targets: tuple[TargetConfig, ...] = ()
+    """Inference boxes; empty means one local target at serving.home."""
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class ServingConfig(Section):
+    """The serving process."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8765
+    """Port to listen on."""
+    home: str = ""
+    """Folder that serving owns; empty means <home>/serving."""
+    trust: str = ""
+    """Folder with release.pub, the public key that releases and wishes are signed with; empty means <home>/keys."""
+    api_keys_file: str = ""
+    """File with one API key a line; needed to listen on a public address."""
+    max_new_tokens: Count = 256
+    """Tokens of an answer where the request names no limit."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0 means all cores."""
+
+    @model_validator(mode="after")
+    def _public_needs_keys(self) -> "ServingConfig":
+        if self.host not in ("127.0.0.1", "::1", "localhost") and not self.api_keys_file:
+            raise ValueError(f"host {self.host!r} is a public address and no API keys are set; {PUBLIC_HINT}")
+        return self
+
+
+# ---------------------------------------------------------------- a year alone
+
+
+class ScheduleEntry(Section):
+    """One thing that the clock asks for."""
+
+    does: Literal["train", "gc", "snapshot", "backup"]
+    """train makes a new job on everything an adapter has accepted; gc, snapshot and backup are the commands of that name."""
+    adapter: str = ""
+    """Adapter to train (persona/domain); only for train."""
+    cron: str = ""
+    """Five cron fields: "0 3 * * sat"."""
+    every_s: Annotated[float, Field(ge=0)] = 0
+    """Seconds between two times, instead of cron."""
+    jitter_s: Annotated[float, Field(ge=0)] = 0
+    """Each time is put off by up to so many seconds, drawn anew."""
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> "ScheduleEntry":
+        if bool(self.cron) == bool(self.every_s):
+            raise ValueError("give cron or every_s, one of them")
+        if (self.does == "train") != bool(self.adapter):
+            raise ValueError('adapter belongs to "does": "train", and only there')
+        return self
+
+
+class ScheduleConfig(Section):
+    """When training may run, and what the clock starts."""
+
+    time_zone: str = ""
+    """IANA name such as Europe/Berlin; empty means the machine's own."""
+    windows: Words = ()
+    """Training runs only inside these: "22:00-06:30", "mon-fri 20:00-07:00", "sat,sun 00:00-24:00"; empty means always."""
+    quiet_hours: Words = ()
+    """Training never runs inside these; one under way writes a checkpoint and waits."""
+    entries: dict[str, ScheduleEntry] = {}
+    """What the clock starts, by a name of your own; times missed while the daemon was down are made up once."""
+
+
+class RetentionConfig(Section):
+    """What stays on disk. Live, previous, best, newest, pinned and running are never deleted."""
+
+    budget_gb: Annotated[float, Field(ge=0)] = 0
+    """Most that home may hold, in GB; 0 means no budget beside the free space."""
+    min_free_mb: Annotated[int, Field(ge=128)] = 1024
+    """Training pauses while the disk of home has less free than this, in MiB."""
+    min_free_inodes: Annotated[int, Field(ge=0)] = 5000
+    """Training pauses while the disk of home has fewer free inodes than this, where it counts them."""
+    reserve_mb: Annotated[int, Field(ge=0)] = 32
+    """Size of a file that is kept to be given up first when the disk is full, in MiB; 0 means none."""
+    keep_jobs: Annotated[int, Field(ge=0)] = 20
+    """Ended jobs of an adapter whose runs (logs, scores, checkpoints) stay."""
+    keep_releases: Annotated[int, Field(ge=1)] = 5
+    """Releases of an adapter that stay beside live, previous and pinned ones."""
+    keep_snapshots: Annotated[int, Field(ge=1)] = 5
+    """Snapshots and backups that stay."""
+
+
+class AlertRule(Section):
+    """A rule of one's own."""
+
+    metric: str
+    """Name in metrics.prom without lorad_, for example gpu_celsius or queue_oldest_seconds."""
+    above: float | None = None
+    """Tells when the metric is above this."""
+    below: float | None = None
+    """Tells when the metric is below this."""
+    for_s: Annotated[float, Field(ge=0)] = 0
+    """How long it must stay so."""
+    severity: Literal["info", "warning", "critical"] = "warning"
+    """How urgent it is."""
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "AlertRule":
+        if (self.above is None) == (self.below is None):
+            raise ValueError("give above or below, one of them")
+        return self
+
+
+class AlertsConfig(Section):
+    """Who is told when something needs a person."""
+
+    urls_file: str = ""
+    """File with Apprise URLs, one a line (mail, Matrix, Telegram, ntfy …); they hold secrets and never stand in this file."""
+    webhook: str = ""
+    """URL that every alert is posted to as JSON, signed with webhook_key_file."""
+    webhook_key_file: str = ""
+    """File with the key of the webhook's HMAC-SHA-256 signature."""
+    cooldown_s: Annotated[float, Field(ge=0)] = 3600
+    """The same alert about the same thing is told again only after so many seconds."""
+    stuck_s: Annotated[float, Field(gt=0)] = 1800
+    """A job that has not moved for so long is told as stuck."""
+    off: Words = ()
+    """Names of built-in alerts that are not told."""
+    rules: dict[str, AlertRule] = {}
+    """Rules of your own, by a name of your own."""
+
+
+class ThermalConfig(Section):
+    """Training pauses between two steps while the machine is too hot."""
+
+    gpu_c: Annotated[float, Field(ge=0)] = 88
+    """Pause above this GPU temperature in degrees Celsius; 0 means never."""
+    gpu_resume_c: Annotated[float, Field(ge=0)] = 78
+    """Go on below this GPU temperature."""
+    cpu_c: Annotated[float, Field(ge=0)] = 0
+    """Pause above this CPU temperature; 0 means never."""
+    cpu_resume_c: Annotated[float, Field(ge=0)] = 80
+    """Go on below this CPU temperature."""
+
+    @model_validator(mode="after")
+    def _resume_is_below(self) -> "ThermalConfig":
+        for part, high, low in (("gpu", self.gpu_c, self.gpu_resume_c), ("cpu", self.cpu_c, self.cpu_resume_c)):
+            if high and low >= high:
+                raise ValueError(f"{part}_resume_c must be below {part}_c")
+        return self
+
+
+class InboxConfig(Section):
+    """Who may drop what."""
+
+    users: dict[str, str] = {}
+    """{"alice": "alice"}: drops of a persona are taken only from files that this user of the machine owns."""
+    quota_mb: Annotated[int, Field(ge=0)] = 0
+    """Most bytes of drops of one persona that wait or were accepted in the last 24 hours, in MiB; 0 means no bound."""
+    watch: Literal["auto", "poll"] = "auto"
+    """How new files are noticed: by the system's events where they work, or by looking every few seconds."""

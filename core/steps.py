@@ -1,0 +1,237 @@
+"""What the daemon may do about what it sees: the steps of a decision, plain values that `daemon.apply` carries out."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.commands import Answer, Command
+from core.facts import EndedJob, Entry
+from core.lifecycle import Event
+from core.records import Kind, StateFacts
+from core.wire import Wish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeDrop:
+    """Make the claim durable, then rename sidecar and file into the drop's folder."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishClaim:
+    """Rename what a broken-off claim left in the inbox."""
+
+    drop: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetClaim:
+    """The claimed file is gone: nothing was taken."""
+
+    drop: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateDrop:
+    """Hand the drop to the gate child; `crashes` counts gate children that died on it."""
+
+    drop: str
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettleAgain:
+    """The file changed while it was read: wait until it is quiet again."""
+
+    drop: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectDrop:
+    """Move the drop to inbox/rejected. With `code`, the report is made from it; else the gate's report is there."""
+
+    drop: str
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptDrop:
+    """Place the rows and name the job. `deep`: the check at level deep is to follow."""
+
+    drop: str
+    sha256: str
+    identity: str
+    rows: int
+    quarantined: int = 0
+    schema_id: str
+    level: str = "standard"
+    deep: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepenDrop:
+    """Hand the accepted drop to the background gate; `crashes` counts gate children that died on it."""
+
+    drop: str
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopDeep:
+    """End the background gate: no job waits for what it checks."""
+
+    drop: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassDeep:
+    """The accepted drop has passed: take over what the gate wrote, and let its jobs start."""
+
+    drop: str
+    rows: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseDeep:
+    """The accepted drop has not passed: keep the reports beside it. With `code`, they are made from it."""
+
+    drop: str
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostponeDeep:
+    """The machine was wrong, not the rows: try again later."""
+
+    drop: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOut:
+    """Write the queued job's card without a drop that was refused after all."""
+
+    job: str
+    drop: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MakeJob:
+    """Make the job that the accepted drop names, unless it exists, then mark the drop."""
+
+    drop: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """Later jobs do not train on this drop."""
+
+    drop: str
+    reason: str
+    job: str  # its job, whose move waits where this fails
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    job: str
+    event: Event
+    facts: StateFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Replace the facts within the state."""
+
+    job: str
+    facts: StateFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartChild:
+    """Make the run folder, name the child in the job's facts, then start it."""
+
+    job: str
+    kind: Kind
+    purpose: str = ""
+    slot: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopChild:
+    """Ask the job's child to stop (TERM)."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceRelease:
+    """Rename the packed release into adapters/, then name it in the job's facts."""
+
+    job: str
+    run: str
+    release: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetWish:
+    """Write desired.json of a target with the next fence."""
+
+    target: str
+    alias: str
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryJob:
+    """Make a new job on the drop of an ended one."""
+
+    command: Command
+    of: EndedJob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    answer: Answer
+    log: str = ""  # for the journal: what was asked, who asked, and why
+    actor: str = ""
+    reason: str = ""
+
+
+Step = (
+    TakeDrop
+    | FinishClaim
+    | ForgetClaim
+    | GateDrop
+    | SettleAgain
+    | RejectDrop
+    | AcceptDrop
+    | DeepenDrop
+    | StopDeep
+    | PassDeep
+    | RefuseDeep
+    | PostponeDeep
+    | TakeOut
+    | MakeJob
+    | SetAside
+    | Move
+    | Record
+    | StartChild
+    | StopChild
+    | PlaceRelease
+    | SetWish
+    | RetryJob
+    | Reply
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The steps of one tick, in order."""
+
+    steps: tuple[Step, ...]
+    now: datetime
