@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from core.errors import LoradError
@@ -37,6 +38,17 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox that transformers uses."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        # Templates ask for `loop.first` at each turn. A loop is neither code nor a list, so only its private names are unsafe;
+        # to try all kinds of objects first takes half of a rendering.
+        if type(obj) is LoopContext:
+            return not attr.startswith("_")
+        return super().is_safe_attribute(obj, attr, value)
+
+
 def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
@@ -53,7 +65,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "", strftime: Callable[[str], str] = time.strftime) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])
+        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])
         environment.filters["tojson"] = _tojson
         environment.globals |= {"raise_exception": _raise_exception, "strftime_now": strftime, "bos_token": bos_token, "eos_token": eos_token}
         try:
@@ -62,6 +74,7 @@ class ChatTemplate:
             raise LoradError(
                 f"the chat template does not parse: {error}", hint="take chat_template.jinja from the model's own folder", code="TEMPLATE_SYNTAX"
             ) from None
+        self._template.globals = dict(environment.globals)  # each rendering copies it, and jinja2's own chain of maps is slow to copy
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = False, tools: Tools = ()) -> str:
         """The whole text. Raises LoradError TEMPLATE_RENDER with the template's own words."""

@@ -7,11 +7,12 @@ awkward texts exactly as `tokenizers` does, with the very tokenizer in question.
 import hashlib
 import logging
 from collections.abc import Sequence
+from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from core.errors import LoradError
-from rendering.specs import Message, Role, Tools
+from rendering.specs import Message, Role, Tools, plain_messages
 from rendering.tooltext import uses_tools
 from rendering.trialtexts import awkward_texts
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from rendering.tokens import Renderer
+
+Conversation = Sequence[Message] | Sequence[str]
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +134,14 @@ class _Shape(NamedTuple):
     learnt: int
 
 
+class _Frame(NamedTuple):
+    """What a template writes around the texts of a plain conversation of so many: the text before each, and tokens as in _Shape."""
+
+    before: Sequence[str]
+    more: int
+    learnt: int
+
+
 class _Uneven(LoradError):
     """The template does not write the same text before each content of a role."""
 
@@ -158,19 +169,51 @@ class ConversationCounter:
         self._end_of_answer = 1  # learnt tokens behind the content
         self._end = 0  # tokens behind the last content of all
         self._leads: dict[tuple[str, str], _Lead] = {}
+        self._frames: dict[int, _Frame | None] = {}
         try:
             self._learn()
             self._try()
         except LoradError as error:
-            self._leads = {}
+            self._leads, self._frames = {}, {}
             self.note = " ".join(filter(None, (self.note, f"every conversation is rendered to be counted: {error.what}")))
 
-    def counts(self, conversations: Sequence[Sequence[Message]], tools: Sequence[Tools] = ()) -> list[tuple[int, int]]:
-        """(all tokens, learnt tokens) of each conversation, in order; `tools` is empty, or has the tools of each."""
+    def counts(self, conversations: Sequence[Conversation], tools: Sequence[Tools] = ()) -> list[tuple[int, int]]:
+        """(all tokens, learnt tokens) of each conversation, in order; `tools` is empty, or has the tools of each.
+
+        A plain conversation may come as its texts alone (rendering.specs.plain_texts).
+        """
         texts: list[str] = []
-        shapes = [self._shape(messages, tools[place] if tools else (), texts) for place, messages in enumerate(conversations)]
+        shapes = [
+            self._plain_shape(cast(Sequence[str], one), texts)
+            if one and isinstance(one[0], str)
+            else self._shape(cast(Sequence[Message], one), tools[place] if tools else (), texts)
+            for place, one in enumerate(conversations)
+        ]
         counted = self.counter.counts(texts)
-        return [(sum(counted[shape.chunks]) + shape.more, sum([counted[index] for index in shape.answers]) + shape.learnt) for shape in shapes]
+        return [(sum(counted[chunks]) + more, sum([counted[index] for index in answers]) + learnt) for chunks, more, answers, learnt in shapes]
+
+    def _plain_shape(self, said: Sequence[str], texts: list[str]) -> _Shape:
+        """The same as `_shape` for a plain conversation: those of one length differ in their texts alone."""
+        num_turns = len(said)
+        if num_turns not in self._frames:
+            self._frames[num_turns] = self._frame(num_turns)
+        frame = self._frames[num_turns]
+        if frame is None:
+            return self._shape(plain_messages(said), (), texts)
+        before, more, learnt = frame
+        start = len(texts)
+        end = start + num_turns
+        texts += map(add, before, map(str.strip, said) if self._strips else said)
+        return _Shape(slice(start, end), more, range(start + 1 + num_turns % 2, end, 2), learnt)
+
+    def _frame(self, num_turns: int) -> _Frame | None:
+        roles = [message.role for message in plain_messages([""] * num_turns)]
+        leads = [self._leads.get(pair) for pair in zip(("", *roles), roles, strict=False)]
+        known = [lead for lead in leads if lead is not None]
+        if len(known) < num_turns:
+            return None
+        learnt = sum(self._end_of_answer - lead.tokens for lead, role in zip(known, roles, strict=True) if role == "assistant")
+        return _Frame([lead.text for lead in known], self._end + sum(lead.before for lead in known), learnt)
 
     def _shape(self, messages: Sequence[Message], tools: Tools, texts: list[str]) -> _Shape:
         """Append the texts that must be counted for a conversation."""

@@ -113,3 +113,23 @@ class OwnRow(Common, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 SpecRow = ChatRow | CompletionRow | InstructionRow | PreferenceRow | UnpairedRow | CorrectionRow | VisionRow | OwnRow
+
+
+def plain_texts(row: ChatRow) -> list[str] | None:
+    """The texts of a conversation in which user and assistant take turns, after a system turn or without one, all of it learnt.
+
+    The last text is the assistant's; an odd number of them begins with the system turn. None for a conversation of another
+    order, and for one with tools, names, parts or weights.
+    """
+    turns = row.messages
+    if len(turns) < 2 or row.tools:
+        return None
+    expected = "system" if turns[0].role == "system" else "user"
+    texts = []
+    for turn in turns:
+        content = turn.content
+        if turn.role != expected or type(content) is not str or turn.weight != 1 or turn.tool_calls or turn.name or turn.tool_call_id:
+            return None
+        texts.append(content)
+        expected = "assistant" if expected == "user" else "user"
+    return texts if expected == "user" else None

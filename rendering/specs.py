@@ -21,6 +21,7 @@ from rendering.rowtypes import (
     Turn,
     UnpairedRow,
     VisionRow,
+    plain_texts,
 )
 
 BAD_JSON = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -64,6 +65,8 @@ class Spec:
     turns: Callable[[Any], list[Message]]
     other: Callable[[Any], list[Message]] | None = None
     """The conversation that the row says is worse, where it says so."""
+    plain: Callable[[Any], list[str] | None] = lambda row: None
+    """The texts of a row that is nothing but a plain conversation, as `plain_texts` tells them; None for any other row."""
     objective: Objective = "sft"
     family: Literal["chat", "completion", "pair", "vision"] = "completion"
     """Which checks of turns apply: chat has turns of its own, completion has texts, pair two answers."""
@@ -76,6 +79,8 @@ class Spec:
     """Path of a project's own spec."""
     decode: Callable[[bytes], SpecRow] = field(default=lambda line: _never(line), compare=False)
     """A typed row of one line; a trailing "\\r" or "\\n" is JSON blank. Raises one of BAD_JSON."""
+    decode_plain: Callable[[bytes], tuple[SpecRow, list[str] | None]] = field(default=lambda line: (_never(line), None), compare=False)
+    """The same row, and its `plain` texts."""
 
     @property
     def optional(self) -> tuple[str, ...]:
@@ -112,7 +117,10 @@ class Spec:
     def decoding(self, columns: tuple[str, ...] = (), *, any_columns: bool = False) -> "Spec":
         """The same spec with its decoder made; a project's own spec decodes only rows that its function can turn into messages."""
         decode = decoder(self.row, columns, any_columns=any_columns)
-        return replace(self, columns=columns, decode=_turned(decode, self.turns) if self.file else decode)
+        if self.file:
+            decode = _turned(decode, self.turns)
+            return replace(self, columns=columns, decode=decode, decode_plain=lambda line: (decode(line), None))
+        return replace(self, columns=columns, decode=decode, decode_plain=_with_texts(self.plain, *_decoding(self.row, columns, any_columns)))
 
 
 MESSAGE_REQUIRED = ("role", "content")
@@ -124,28 +132,53 @@ def _never(line: bytes) -> SpecRow:
     raise AssertionError("a spec without a decoder")
 
 
-@cache
 def decoder(row: type[SpecRow], columns: tuple[str, ...] = (), *, any_columns: bool = False) -> Callable[[bytes], SpecRow]:
     """A decoder of one line into `row`; `columns` may hold anything, and with `any_columns` every unknown key of a row is passed over.
 
     It refuses what types cannot say: a turn without content and calls, a weight or calls of a turn that is not the
     assistant's, pictures in rows that are not of vision_v1.
     """
-    held = tuple(field.name for field in msgspec.structs.fields(row) if _holds_turns(field.type))
-    pictures = row is VisionRow
-    decode = msgspec.json.Decoder(_widened(row, columns, any_columns)).decode
+    decode, check = _decoding(row, columns, any_columns)
+    if check is None:
+        return decode
 
     def checked(line: bytes) -> SpecRow:
         found = decode(line)
+        check(found)
+        return found
+
+    return checked
+
+
+@cache
+def _decoding(row: type[SpecRow], columns: tuple[str, ...], any_columns: bool) -> tuple[Callable[[bytes], SpecRow], Callable[[SpecRow], None] | None]:
+    """A decoder by types alone, and what refuses the rest; None where types say it all."""
+    held = tuple(field.name for field in msgspec.structs.fields(row) if _holds_turns(field.type))
+    pictures = row is VisionRow
+
+    def check(found: SpecRow) -> None:
         for name in held:
             turns = getattr(found, name)
             if type(turns) is list:
                 for index, turn in enumerate(turns):
                     if type(turn.content) is not str or turn.weight != 1 or turn.tool_calls:
                         _refuse_turn(turn, f"$.{name}[{index}]", pictures)
-        return found
 
-    return checked if held else decode
+    return msgspec.json.Decoder(_widened(row, columns, any_columns)).decode, check if held else None
+
+
+def _with_texts(
+    plain: Callable[[Any], list[str] | None], decode: Callable[[bytes], SpecRow], check: Callable[[SpecRow], None] | None
+) -> Callable[[bytes], tuple[SpecRow, list[str] | None]]:
+    def decoded(line: bytes) -> tuple[SpecRow, list[str] | None]:
+        row = decode(line)
+        texts = plain(row)
+        # A plain conversation has nothing that a check would refuse.
+        if texts is None and check is not None:
+            check(row)
+        return row, texts
+
+    return decoded
 
 
 def _turned(decode: Callable[[bytes], SpecRow], turns: Callable[[Any], list[Message]]) -> Callable[[bytes], SpecRow]:
@@ -206,6 +239,14 @@ def message_of(turn: Turn) -> Message:
     return Message(role, content, turn.name, turn.weight, calls, turn.tool_call_id)
 
 
+def plain_messages(texts: Sequence[str]) -> list[Message]:
+    """The turns of a plain conversation whose texts these are."""
+    roles: list[Role] = ["user", "assistant"] * (len(texts) // 2)
+    if len(texts) % 2:
+        roles.insert(0, "system")
+    return [Message(role, text) for role, text in zip(roles, texts, strict=True)]
+
+
 def _arguments(arguments: str | Mapping[str, Any]) -> str:
     return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
 
@@ -230,8 +271,11 @@ def _completion(row: CompletionRow) -> list[Message]:
 
 
 def _instruction(row: InstructionRow) -> list[Message]:
-    task = f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
-    return [Message("user", task), Message("assistant", row.output)]
+    return [Message("user", _task(row)), Message("assistant", row.output)]
+
+
+def _task(row: InstructionRow) -> str:
+    return f"{row.instruction}\n\n{row.input}" if row.input else row.instruction
 
 
 _ALL = (
@@ -242,6 +286,7 @@ _ALL = (
         required=("messages",),
         own=("tools", "parallel_tool_calls"),
         turns=_conversation,
+        plain=plain_texts,
         family="chat",
         example='{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}',
         hint="ShareGPT, Alpaca, prompt and response, Gemini contents: `lorad fix FILE -o OUT --schema chat_sft_v1` converts them",
@@ -252,6 +297,7 @@ _ALL = (
         row=CompletionRow,
         required=("prompt", "completion"),
         turns=_completion,
+        plain=lambda row: [row.prompt, row.completion],
         example='{"prompt": "…", "completion": "…"}',
         hint="question and answer under other names: `lorad fix FILE -o OUT --schema completion_v1` renames them",
     ),
@@ -262,6 +308,7 @@ _ALL = (
         required=("messages",),
         own=("tools", "parallel_tool_calls"),
         turns=_conversation,
+        plain=plain_texts,
         family="chat",
         example='{"messages": [{"role": "user", "content": "…Syllable bank: pa, tri…"}, {"role": "assistant", "content": "{…}"}], "metadata": {"level": 1}}',
         hint="write each puzzle as one chat row; its answer is the JSON text alone",
@@ -273,6 +320,7 @@ _ALL = (
         required=("instruction", "output"),
         own=("input",),
         turns=_instruction,
+        plain=lambda row: [_task(row), row.output],
         example='{"instruction": "…", "input": "", "output": "…"}',
         hint="Alpaca files are rows of this spec as they are",
     ),
@@ -341,4 +389,6 @@ __all__ = [
     "Tools",
     "decoder",
     "message_of",
+    "plain_messages",
+    "plain_texts",
 ]

@@ -17,7 +17,7 @@ import msgspec
 import zstandard
 
 from core.errors import LoradError
-from core.gate import ACCEPTED_DROP, QUARANTINE, GateSpec
+from core.gate import ACCEPTED_DROP, QUARANTINE, GateSpec, KnownDrop
 from core.splits import RowKey, draw_splits, group_rows
 from rendering.rows import INDEX, ROWS, IndexRow, read_index, row_key
 from rendering.specs import SPECS, Message, Spec, SpecRow
@@ -28,6 +28,7 @@ from validation.context import Known, Sheet, Surroundings
 from validation.control import special_tokens
 from validation.examination import Examined, Setting
 from validation.findings import Finding, Level, Limits, Severity
+from validation.knowngroups import Acquaintances, drops_of
 from validation.quarantine import num_quarantined, put_aside, quarantine_lines, without
 from validation.report import Report
 from validation.source import Identity, Source
@@ -49,6 +50,8 @@ class Judged:
     report: Report
     objective: str = "sft"
     quarantined: int = 0
+    index: tuple[IndexRow, ...] = ()  # of a drop that was not accepted before
+    new_groups: int = 0
 
 
 @dataclass(slots=True)
@@ -68,8 +71,11 @@ class _Keys:
         return len(self.lines) + (len(aside.keys() - set(self.lines)) if aside else 0)
 
 
-def judge(folder: Path, spec: GateSpec) -> Judged:
-    """Check what the spec names; in the end either `drop/` lies in `folder` or nothing does. Raises LoradError, OSError."""
+def judge(folder: Path, spec: GateSpec, met: Acquaintances | None = None) -> Judged:
+    """Check what the spec names; in the end either `drop/` lies in `folder` or nothing does. Raises LoradError, OSError.
+
+    Args: met: what this process remembers of earlier drops.
+    """
     level, name = _level(spec), spec.name or Path(spec.file).name
     file, obstacle = Path(spec.file), ""
     if spec.accepted:
@@ -84,14 +90,16 @@ def judge(folder: Path, spec: GateSpec) -> Judged:
     with Source(file, validator.setting.limits) as source:
         if spec.schema_id not in specs:
             return Judged(validator.unknown_schema(source, spec.schema_id, level, name))
-        return _Pass(folder / ACCEPTED_DROP, spec, specs[spec.schema_id], validator).judge(source, level, name)
+        return _Pass(folder / ACCEPTED_DROP, spec, specs[spec.schema_id], validator, met or Acquaintances()).judge(source, level, name)
 
 
 class _Pass:
     """One file of a known schema on its way into an accepted drop."""
 
-    def __init__(self, drop: Path, asked: GateSpec, spec: Spec, validator: DataValidator) -> None:
-        self._drop, self._asked, self._spec, self._validator = drop, asked, spec, validator
+    def __init__(self, drop: Path, asked: GateSpec, spec: Spec, validator: DataValidator, met: Acquaintances) -> None:
+        self._drop, self._asked, self._spec, self._validator, self._met = drop, asked, spec, validator, met
+        self._index: tuple[IndexRow, ...] = ()
+        self._new_groups = 0
 
     def judge(self, source: Source, level: Level, name: str) -> Judged:
         """The report, and `drop/` where it accepts."""
@@ -115,13 +123,14 @@ class _Pass:
             report = replace(report, findings=(_lost(lost, self._spec.id), *report.findings))
         if report.verdict == "accepted":
             self._write(examined, keys, aside, source.path)
-        return Judged(report, self._spec.objective, len(aside))
+        return Judged(report, self._spec.objective, len(aside), self._index, self._new_groups)
 
     def _write(self, examined: Examined, keys: _Keys, aside: Mapping[int, set[str]], file: Path) -> None:
         """Everything of the accepted drop but its rows, reports and seal."""
         asked = self._asked
         if not asked.accepted:
-            _write_index(self._drop / INDEX, _drawn(keys, aside, asked))
+            self._index = tuple(self._drawn(keys, aside))
+            _write_index(self._drop / INDEX, self._index)
             if self._spec.file:
                 shutil.copyfile(self._spec.file, self._drop / f"spec{Path(self._spec.file).suffix}")
         elif num_quarantined(Path(asked.accepted, QUARANTINE)) != len(aside):
@@ -132,6 +141,15 @@ class _Pass:
             replace_file(self._drop / QUARANTINE, told)
         if examined.report.level is Level.DEEP and examined.surveyed:
             self._sign(examined.surveyed.sheet)
+
+    def _drawn(self, keys: _Keys, aside: Mapping[int, set[str]]) -> Iterator[IndexRow]:
+        """Group and split of every row that is kept; groups that earlier drops know keep their split."""
+        kept = [(line, key) for line, key in zip(keys.lines, keys.keys, strict=True) if line not in aside]
+        known = self._met.splits_of(self._asked, list({group for _, key in kept for group in (key.first, key.whole)}))
+        groups = group_rows([key for _, key in kept], known)
+        splits = draw_splits(groups, known)
+        self._new_groups = len(splits.keys() - known.keys())
+        return (_index_row(line, group, splits[group]) for (line, _), group in zip(kept, groups, strict=True))
 
     def _sign(self, sheet: Sheet) -> None:
         """Write what later drops are compared with: it was worked out on the way."""
@@ -159,21 +177,12 @@ def _lost(count: int, schema_id: str) -> Finding:
     )
 
 
-def _drawn(keys: _Keys, aside: Mapping[int, set[str]], asked: GateSpec) -> list[IndexRow]:
-    """Group and split of every row that is kept; groups that earlier drops know keep their split."""
-    kept = [(line, key) for line, key in zip(keys.lines, keys.keys, strict=True) if line not in aside]
-    known = {row.group: row.split for drop in asked.known for row in read_index(Path(drop.folder, INDEX))}
-    groups = group_rows([key for _, key in kept], known)
-    splits = draw_splits(groups, known)
-    return [_index_row(line, group, splits[group]) for (line, _), group in zip(kept, groups, strict=True)]
-
-
 def _index_row(line: int, group: str, split: str) -> IndexRow:
     return msgspec.convert({"line": line, "group": group, "split": split}, IndexRow)
 
 
 def _write_index(path: Path, index: Iterable[IndexRow]) -> None:
-    replace_file(path, b"".join(msgspec.json.encode(row) + b"\n" for row in index))
+    replace_file(path, b"".join(msgspec.json.encode(row) + b"\n" for row in index), durable=False)  # the seal makes it so
 
 
 # --- what is asked, made ready
@@ -195,7 +204,7 @@ def _setting(spec: GateSpec) -> Setting:
             max_overlong_share=spec.max_overlong_share,
             references=spec.references,
             embedder=spec.embedder,
-            known=tuple(Known(folder=drop.folder, schema_id=drop.schema_id, sha256=drop.sha256) for drop in spec.known),
+            known=tuple(Known(folder=drop.folder, schema_id=drop.schema_id, sha256=drop.sha256) for drop in _compared(spec)),
             limits={check: dict(limits) for check, limits in spec.limits.items()},
         ),
         off=frozenset(spec.off),
@@ -203,6 +212,11 @@ def _setting(spec: GateSpec) -> Setting:
         processes=spec.processes,
         keep_rows=spec.quarantine_share > 0,
     )
+
+
+def _compared(spec: GateSpec) -> tuple[KnownDrop, ...]:
+    """The earlier drops that rows are compared with, which the level deep alone does."""
+    return drops_of(spec) if spec.level == Level.DEEP else ()
 
 
 def _marks(files: Iterable[str]) -> tuple[int, ...]:

@@ -13,18 +13,24 @@ from validation.talks import Talk, is_sound, talks_of
 class Case:
     """One typed row. `line` is its 1-based physical line, `raw` its bytes."""
 
+    album: Album | None = None
+    """The pictures beside the file; None where they are not looked for."""
+    tokens = -1
+    """Tokens of the rendered conversation, near enough to tell which rows are long; -1 where no tokenizer is known."""
+    answer_tokens = -1
+    """Tokens of all answers together; -1 where no tokenizer is known."""
+
     def __init__(self, line: int, raw: bytes, row: SpecRow, spec: Spec, control: ControlTokens) -> None:
         self.line = line
         self.raw = raw
         self.row = row
         self.spec = spec
         self.control = control
-        self.album: Album | None = None
-        """The pictures beside the file; None where they are not looked for."""
-        self.tokens = -1
-        """Tokens of the rendered conversation, near enough to tell which rows are long; -1 where no tokenizer is known."""
-        self.answer_tokens = -1
-        """Tokens of all answers together; -1 where no tokenizer is known."""
+
+    @cached_property
+    def plain(self) -> list[str] | None:
+        """The texts of a plain conversation (`rendering.specs.plain_texts`), which need no messages to be made; None for any other."""
+        return self.spec.plain(self.row)
 
     @cached_property
     def messages(self) -> list[Message]:
@@ -71,15 +77,21 @@ class Case:
                 return key
         return self.spec.required[-1]
 
-    @cached_property
+    @property
     def answers(self) -> list[str]:
         """The texts that are learnt, in order; turns that only call tools are left out."""
+        plain = self.plain
+        return self._answers if plain is None else list(filter(None, plain[1 + len(plain) % 2 :: 2]))
+
+    @cached_property
+    def _answers(self) -> list[str]:
         return [message.content for message in self.messages if message.role == "assistant" and message.weight and message.content]
 
     @property
     def answer(self) -> str:
         """The last text that is learnt; empty where the row has none."""
-        return self.answers[-1] if self.answers else ""
+        answers = self.answers
+        return answers[-1] if answers else ""
 
     @cached_property
     def _answer_index(self) -> int:
@@ -92,11 +104,17 @@ class Case:
     @cached_property
     def prompt(self) -> str:
         """All text before the last answer, one paragraph a turn."""
+        plain = self.plain
+        if plain and plain[-1]:
+            return "\n".join(filter(None, plain[:-1]))
         return "\n".join(message.content for message in self.messages[: self._answer_index] if message.content)
 
     @cached_property
     def question(self) -> str:
         """The last user text before the last answer."""
+        plain = self.plain
+        if plain and plain[-1]:
+            return plain[-2]
         for message in reversed(self.messages[: self._answer_index]):
             if message.role == "user":
                 return message.content

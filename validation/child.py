@@ -21,24 +21,27 @@ from core.errors import LoradError
 from core.gate import ACCEPTED_DROP, CRASH_HINT, GATE_RESULT, GATE_SPEC, GateResult, GateSpec
 from store import codec
 from store.durable import replace_file
-from store.seals import seal
+from store.seals import seal_aside
 from validation.acceptance import PLAIN_ROWS, Judged, judge
+from validation.knowngroups import Acquaintances
 from validation.report import REPORT_JSON, REPORT_MARKDOWN
 from validation.sandbox import Bounds, bounded
 
 log = logging.getLogger("lorad.gate")
 Now = Callable[[], datetime]
+MOST_REMEMBERED = 50_000  # rows of a drop: no drop waits behind one that has more
 
 
 def serve(requests: Iterable[bytes], now: Now) -> None:
     """Answer each request (the path of a gate folder) until they end. Raises OSError where not even an answer can be written."""
+    met = Acquaintances()
     for request in requests:
         folder = Path(os.fsdecode(request.rstrip(b"\n")))
         started = time.monotonic()
         tempfile.tempdir = str(folder)  # texts of rows that a check hands to a child lie here, and go with the folder
         log.info("gate begins action=gate folder=%s", folder.name)
         try:
-            result = gate(folder, now, is_bounded=True)
+            result = gate(folder, now, met, is_bounded=True)
         except FileNotFoundError:
             if folder.is_dir():
                 raise
@@ -47,20 +50,24 @@ def serve(requests: Iterable[bytes], now: Now) -> None:
         log.info("gate ends action=gate folder=%s verdict=%s code=%s seconds=%.2f", folder.name, result.verdict, result.code, time.monotonic() - started)
 
 
-def gate(folder: Path, now: Now, *, is_bounded: bool = False) -> GateResult:
+def gate(folder: Path, now: Now, met: Acquaintances | None = None, *, is_bounded: bool = False) -> GateResult:
     """Check the file that the folder's spec names. Writes reports, the accepted drop, and `result.json` last.
 
-    Args: is_bounded: whether this process is held to the spec's limits meanwhile.
+    Args: met: what this process remembers of earlier drops. is_bounded: whether it is held to the spec's limits meanwhile.
     """
+    met = met or Acquaintances()
     started = time.monotonic()
     spec: GateSpec | None = None
     try:
         _clear(folder)
         spec = codec.read(GateSpec, folder / GATE_SPEC)
+        met.forget(spec.drop)
         with bounded(_bounds(spec)) if is_bounded else nullcontext():
-            judged = judge(folder, spec)
+            judged = judge(folder, spec, met)
         _keep_or_leave(folder, judged)
         result = _verdict(spec.drop, judged, now())
+        if result.verdict == "accepted" and len(judged.index) <= MOST_REMEMBERED:
+            met.keep(spec.drop, judged.index)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a child's border: no input may end it; a panic of Rust code is no Exception
@@ -69,7 +76,7 @@ def gate(folder: Path, now: Now, *, is_bounded: bool = False) -> GateResult:
         shutil.rmtree(folder / ACCEPTED_DROP, ignore_errors=True)  # frees the space that the answer may need
         result = _failure(spec, folder.name, error, time.monotonic() - started, now())
     (folder / PLAIN_ROWS).unlink(missing_ok=True)
-    codec.write(folder / GATE_RESULT, result)
+    codec.write(folder / GATE_RESULT, result, durable=False)  # after a power cut the drop is asked about again
     return result
 
 
@@ -94,10 +101,10 @@ def _keep_or_leave(folder: Path, judged: Judged) -> None:
     if not accepted:
         shutil.rmtree(folder / ACCEPTED_DROP, ignore_errors=True)
     place = folder / ACCEPTED_DROP if accepted else folder
-    replace_file(place / REPORT_MARKDOWN, judged.report.to_markdown())
-    replace_file(place / REPORT_JSON, judged.report.to_json() + "\n")
+    replace_file(place / REPORT_MARKDOWN, judged.report.to_markdown(), durable=False)
+    replace_file(place / REPORT_JSON, judged.report.to_json() + "\n", durable=False)
     if accepted:
-        seal(place)
+        seal_aside(place)
 
 
 def _verdict(drop: str, judged: Judged, ended_at: datetime) -> GateResult:
@@ -110,6 +117,7 @@ def _verdict(drop: str, judged: Judged, ended_at: datetime) -> GateResult:
         size_bytes=int(str(report.stats.get("bytes", 0))),
         rows=report.rows - judged.quarantined,
         quarantined=judged.quarantined,
+        new_groups=judged.new_groups,
         objective=judged.objective,
         codes=tuple(dict.fromkeys(finding.id for finding in report.errors)),
         message=worst.message if worst else "",

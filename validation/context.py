@@ -4,6 +4,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ from validation import loaded
 from validation.case import Case
 
 T = TypeVar("T")
+_ESCAPE = int.from_bytes(b"\\u", "little")
 MOST_KEYS = 200_000  # of one counter; rare keys beyond it are dropped, the common ones stay
 
 
@@ -77,13 +79,34 @@ class Context:
         return Path(self.around.images) if self.around.images else self.file.parent
 
 
-@dataclass(slots=True)
+@dataclass
 class Batch:
     """Some hundred typed rows in order; `sampled` are those of them that belong to the stratified sample."""
 
     cases: list[Case]
     sampled: list[Case]
     context: Context
+
+    @cached_property
+    def raw(self) -> bytes:
+        """The bytes of all rows, one a line: one look at them tells what is in none."""
+        return b"\n".join([case.raw for case in self.cases])
+
+    @cached_property
+    def has_escapes(self) -> bool:
+        """Whether a backslash and a "u" stand side by side in a row."""
+        import numpy as np
+
+        # Two bytes as one number, at even and at odd places: many times as fast as a search for two common bytes.
+        halves = (np.frombuffer(self.raw, "<u2", (len(self.raw) - odd) // 2, odd) for odd in (0, 1))
+        return any(bool((half == _ESCAPE).any()) for half in halves)
+
+    @cached_property
+    def beyond_ascii(self) -> list[Case]:
+        """The rows whose texts may hold more than ASCII."""
+        if self.has_escapes:
+            return [case for case in self.cases if not case.raw.isascii() or b"\\u" in case.raw]
+        return [] if self.raw.isascii() else [case for case in self.cases if not case.raw.isascii()]
 
 
 class Sheet:

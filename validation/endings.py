@@ -36,6 +36,9 @@ _LINKS = frozenset(
 )
 
 
+_STOPS = frozenset(".!?")
+
+
 class Ending(IntEnum):
     """What the end of a text says about whether it is whole."""
 
@@ -48,6 +51,8 @@ class Ending(IntEnum):
 
 def ending_of(text: str) -> Ending:
     """How a text ends."""
+    if text[-1:] in _STOPS and not (text[0] in "{[" or text[0].isspace() or text.endswith("...") or ("`" in text and "```" in text)):
+        return Ending.WHOLE if _runs(text) else Ending.OTHER
     core = text.rstrip(_CLOSERS)
     if _JSON.match(text):
         return Ending.WHOLE if text.rstrip()[-1] in "}]" else Ending.OPEN
@@ -86,8 +91,10 @@ def is_torn(text: str) -> bool:
 
 def is_unmarked(text: str) -> bool:
     """Whether a text of several words has no end mark, whatever kind of text it is; three dots are none."""
+    if text[-1:] in _STOPS and not text.endswith("..."):
+        return False
     core = text.rstrip()
-    if core.count(" ") < 4 and not _WIDE.search(core, max(0, len(core) - 40)):
+    if core.count(" ") < 4 and (core.isascii() or not _WIDE.search(core, max(0, len(core) - 40))):
         return False
     return core.endswith(("...", "…")) or _breaks_off(core[-1])
 
@@ -106,4 +113,4 @@ def _stands_alone(core: str, line: str) -> bool:
 
 
 def _runs(core: str) -> bool:
-    return core.count(" ") >= LEAST_BLANKS or (len(core) >= LEAST_WIDE and len(_WIDE.findall(core, 0, 400)) >= LEAST_WIDE)
+    return core.count(" ") >= LEAST_BLANKS or (len(core) >= LEAST_WIDE and not core.isascii() and len(_WIDE.findall(core, 0, 400)) >= LEAST_WIDE)

@@ -3,8 +3,9 @@
 A million rows are three columns of eight bytes. Doubles are found by sorting them, never by sets of texts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FOLD = bytes(b" "[0] if byte in b"\t\n\r\x0b\x0c" else bytes((byte,)).lower()[0] for byte in range(256))  # ASCII, in one step
+_FOLD_WIDE = _FOLD.translate(bytes(b" "[0] if 0x1C <= byte <= 0x1F else byte for byte in range(256)))  # as `str.split` has it
+_ASCII = bytes(range(128))
 _STOPS = b" .!?,;:\"'`*"
+_digest = xxhash.xxh3_64_intdigest
+_APART = "\0"  # between texts that are folded at once
 _TURN, _PART = "\x1e", b"\x1d"  # separators that no text holds: control characters
 _LINES, _ROWS, _ASKED, _ANSWERS = "fold.lines", "fold.rows", "fold.asked", "fold.answers"
 
@@ -35,12 +40,37 @@ class Key(NamedTuple):
 
 def folded(text: str) -> bytes:
     """The text as UTF-8 in lower case, each run of blanks as one blank."""
-    if not text.isascii():
-        return " ".join(text.casefold().split()).encode()
-    plain = text.encode().translate(_FOLD)
+    plain, table = text.encode(), _FOLD
+    if len(plain) != len(text):
+        table = _FOLD_WIDE
+        wide = plain.translate(None, _ASCII).decode()
+        # Quotes, dashes and small letters stay as they are, so that the bytes can be folded as those of ASCII are.
+        if wide.casefold() != wide or wide.split() != [wide]:
+            return " ".join(text.casefold().split()).encode()
+    plain = plain.translate(table)
     while b"  " in plain:
         plain = plain.replace(b"  ", b" ")
     return plain.strip()
+
+
+def folded_all(texts: Sequence[str]) -> Iterator[bytes]:
+    """What `folded` gives of each text; those of ASCII are folded at once."""
+    narrow = [text for text in texts if text.isascii()]
+    joined = _APART.join(narrow)
+    if joined.count(_APART) != len(narrow) - 1:  # there is none, or one of them holds that character itself
+        yield from map(folded, texts)
+        return
+    parts = iter(_without_double_blanks(joined.encode().translate(_FOLD)).split(_APART.encode()))
+    for text in texts:
+        yield next(parts).strip() if text.isascii() else folded(text)
+
+
+def _without_double_blanks(plain: bytes) -> bytes:
+    import numpy as np
+
+    blanks = np.frombuffer(plain, np.uint8) == _FOLD[0x20]
+    doubles = (np.flatnonzero(blanks[1:] & blanks[:-1]) + 1).tolist()
+    return b"".join([plain[double + 1 : end] for double, end in pairwise((-1, *doubles, len(plain)))]) if doubles else plain
 
 
 def key_of(case: Case) -> Key:
@@ -65,12 +95,19 @@ def key_of(case: Case) -> Key:
         beside = folded(_text(case.rejected, calls))
     if 0 <= index < len(messages) - 1:
         beside += folded(_text(messages[index + 1 :], calls))
-    digest = xxhash.xxh3_64_intdigest
+    digest = _digest
     asked_digest = digest(asked + _PART + around if around else asked)
     plain = answer.strip(_STOPS)
     # The question's hash is the seed of the row's: its text is hashed once.
     row_digest = digest(answer + _PART + beside if beside else answer, asked_digest)
     return Key(row_digest, asked_digest if asked else 0, digest(plain or answer) if answer else 0)
+
+
+def _plain_key(asked: bytes, answer: bytes) -> Key:
+    """The same for a plain conversation, which has nothing beside its texts."""
+    asked_digest = _digest(asked)
+    told = _digest(answer.strip(_STOPS) or answer) if answer else 0
+    return Key(_digest(answer, asked_digest), asked_digest if asked else 0, told)
 
 
 def pictures(row: VisionRow) -> Iterator[tuple[str, str]]:
@@ -98,11 +135,11 @@ def fold(batch: Batch, sheet: Sheet) -> None:
     lines = sheet.column(_LINES)
     if len(lines) >= sheet.num_rows:
         return
-    keys = [key_of(case) for case in batch.cases]
+    plain = folded_all([text for case in batch.cases if case.plain for text in (_TURN.join(case.plain[:-1]), case.plain[-1])])
+    keys = [_plain_key(next(plain), next(plain)) if case.plain else key_of(case) for case in batch.cases]
     lines.extend([case.line for case in batch.cases])
-    sheet.column(_ROWS).extend([key.row for key in keys])
-    sheet.column(_ASKED).extend([key.asked for key in keys])
-    sheet.column(_ANSWERS).extend([key.answer for key in keys])
+    for name, values in zip((_ROWS, _ASKED, _ANSWERS), zip(*keys, strict=True), strict=True):
+        sheet.column(name).extend(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import gc
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -27,7 +27,7 @@ from validation.checks.shape import loosened
 from validation.control import ControlTokens
 from validation.findings import SHOWN_LINES, Level, Limits, Problem, Severity
 from validation.layouts import UNKNOWN, layout_of
-from validation.screen import LEAST_BYTES, LEAST_FILE_BYTES, Screen, has_screen
+from validation.screen import LEAST_BYTES, LEAST_FILE_BYTES, Clean, Screen, has_screen
 from validation.segments import Segments
 from validation.source import BLOCK_BYTES, Chunk, chunks, lines_of
 from validation.tally import Tally
@@ -105,14 +105,14 @@ class Scan:
 
     def _chunk(self, chunk: Chunk) -> None:
         # A row that is larger than a block may be too large, and the first line may begin with a mark.
-        fits = LEAST_BYTES <= len(chunk.content) <= 2 * BLOCK_BYTES and chunk.first_line > 1
+        fits = LEAST_BYTES <= len(chunk.content) <= 2 * BLOCK_BYTES and self.totals.lines > 0
         if self._screen and fits and not chunk.cut and chunk.content.endswith(b"\n") and self._is_worth_screening():
-            clean = self._screen.rows(chunk.content)
-            self._num_failed = 0 if clean is not None else self._num_failed + 1
-            if clean is not None:
-                self._clean_rows(chunk, *clean)
+            clean = self._screen.clean(chunk.content)
+            self._num_failed = 0 if clean else self._num_failed + 1
+            if clean:
+                self._clean_rows(chunk.content, clean)
                 return
-        for line in lines_of(chunk, self._plan.limits):
+        for line in lines_of(chunk, self.totals.lines + 1, self._plan.limits):
             self._line(line)
 
     def _is_worth_screening(self) -> bool:
@@ -120,25 +120,25 @@ class Scan:
         self._num_tried += 1
         return self._num_failed < FAILED_IN_A_ROW or self._num_tried % FAILED_IN_A_ROW == 0
 
-    def _clean_rows(self, chunk: Chunk, rows: Sequence[SpecRow], num_turns: int) -> None:
+    def _clean_rows(self, content: bytes, clean: Clean) -> None:
         """Rows that no check has anything to say about."""
         totals, spec = self.totals, self._plan.spec
+        first_line = totals.lines + 1
         if self._num_blank:
             self._blanks_were_inside()
-        totals.lines += len(rows)
-        totals.rows += len(rows)
-        totals.typed_rows += len(rows)
-        totals.learnt_rows += len(rows)
+        totals.lines += clean.num_rows
+        totals.rows += clean.num_rows
+        totals.typed_rows += clean.num_rows
+        totals.learnt_rows += clean.num_rows
         totals.ended = True
-        totals.turns += num_turns
-        # Exact only where it matters: F10 looks at rows larger than a block, and those are not screened.
-        totals.longest_row_bytes = max(totals.longest_row_bytes, len(chunk.content) // len(rows))
-        totals.layout_rows[spec.id] = totals.layout_rows.get(spec.id, 0) + len(rows)
+        totals.turns += clean.num_turns
+        totals.longest_row_bytes = max(totals.longest_row_bytes, clean.longest_row_bytes)
+        totals.layout_rows[spec.id] = totals.layout_rows.get(spec.id, 0) + clean.num_rows
         first = totals.layouts.setdefault(spec.id, [])
         if len(first) < SHOWN_LINES:
-            first.extend(range(chunk.first_line, chunk.first_line + min(SHOWN_LINES - len(first), len(rows))))
-        if self._on_row and (self._plan.keep_rows or not self.tally.num_errors):
-            for line, row in enumerate(rows, start=chunk.first_line):
+            first.extend(range(first_line, first_line + min(SHOWN_LINES - len(first), clean.num_rows)))
+        if self._on_row and self._screen and (self._plan.keep_rows or not self.tally.num_errors):
+            for line, row in enumerate(self._screen.rows(content), start=first_line):
                 self._on_row(line, row, spec.messages(row))
 
     def _line(self, line: Line) -> None:

@@ -4,75 +4,73 @@ A block of lines passes where every check of a row would have nothing to say: th
 does not pass is judged row by row; so the screen may be too strict, and never too mild.
 """
 
-import re
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
 from rendering.rowtypes import ChatRow, CompletionRow
 from rendering.specs import BAD_JSON, SpecRow
-from validation.checks.silent import has_spaced_key
+from validation.control import escapes_a_token, opens_a_token
 from validation.findings import is_blank
 
-_NEWLINE, _OPENING, _CLOSING, _QUOTE, _BLANK, _COLON = b'\n{}" :'
-_ESCAPE_U, _BLANK_COLON, _QUOTE_COLON, _ESCAPED_QUOTE = (int.from_bytes(two, sys.byteorder) for two in (b"\\u", b" :", b'":', b'\\"'))
-LEAST_BYTES = 4 << 10  # of a block; below this the screen costs more than it saves
-LEAST_FILE_BYTES = 1 << 20  # below this loading numpy costs more
+if TYPE_CHECKING:
+    import numpy as np
 
-# Every control token begins so, written plainly; and so may one that is written with escapes.
-_opens_a_token = re.compile(rb"<(?:\||/?s>|[be]os>|start_of_|end_of_|\xef\xbd\x9c)").search
-_escaped_ascii = re.compile(rb"\\u00[2-7]|\\u[fF][fF]5[cC]").search
+    Octets = np.ndarray[Any, np.dtype[np.uint8]]
+
+_NEWLINE, _QUOTE, _BACKSLASH, _U = b'\n"\\u'
+LEAST_BYTES = 4 << 10  # of a block; below this the screen costs more than it saves
+LEAST_FILE_BYTES = 4 << 20  # below this loading numpy costs more
+FEW = 64  # "<" in a block: these are looked at one by one, in a tenth of the time of a search through the block
+MOST_BACKSLASHES = 16  # in a row before a quote
+LONGEST_OPENING = 16  # bytes that opens_a_token looks at
+
+
+class Clean(NamedTuple):
+    """What a block of rows holds that no check would complain about."""
+
+    num_rows: int
+    num_turns: int  # that they render to
+    longest_row_bytes: int
 
 
 class Screen:
-    """Screens blocks of whole lines of one row type. `rows` gives None for a block that must be judged row by row.
+    """Screens blocks of whole lines of one row type.
 
     Args: brackets: control tokens of this base begin with "[" too.
     """
 
     def __init__(self, row: type[SpecRow], brackets: bool) -> None:
-        self._decode = msgspec.json.Decoder(row).decode_lines
-        self._clean = _SCREENS[row]
+        plain, self._said = _SCREENS[row]
+        self._plain = msgspec.json.Decoder(plain).decode_lines
+        self._typed = msgspec.json.Decoder(row).decode_lines
         self._brackets = brackets
 
-    def rows(self, block: bytes) -> tuple[Sequence[SpecRow], int] | None:
-        """The rows of a block of whole lines, one a line, that no check would complain about; and their turns."""
-        import numpy as np
-
-        if not block.startswith(b"{") or (self._brackets and b"[" in block) or (b"<" in block and _opens_a_token(block)):
-            return None
-        octets = np.frombuffer(block, np.uint8)
-        # Two bytes as one number, at even and at odd places: half the work of comparing bytes.
-        pairs = (np.frombuffer(block, np.uint16, len(block) // 2), np.frombuffer(block, np.uint16, (len(block) - 1) // 2, 1))
-
-        def beside(pair: int, step: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-            """The bytes so many steps from each place of two bytes. A block neither begins nor ends with them."""
-            return np.concatenate([octets[2 * np.flatnonzero(half == pair) + odd + step] for odd, half in enumerate(pairs)])
-
-        if any((half == _ESCAPE_U).any() for half in pairs) and _escaped_ascii(block):
-            return None
-        # A key with blanks before its colon is one that the count below would not see.
-        blanks = beside(_BLANK_COLON, -1)
-        if (blanks == _QUOTE).any() or ((b"\t" in block or b"\r" in block or (blanks == _BLANK).any()) and has_spaced_key(block)):
-            return None
-        # Lines: each newline stands behind a row, and each but the last before one. The decoder would take them anywhere.
-        ends = np.flatnonzero(octets == _NEWLINE)
-        if (octets[ends - 1] != _CLOSING).any() or (octets[ends[:-1] + 1] != _OPENING).any():
+    def clean(self, block: bytes) -> Clean | None:
+        """What the block holds, one row a line; None for a block that must be judged row by row."""
+        if not block.startswith(b"{") or (self._brackets and b"[" in block):
             return None
         try:
-            rows = cast(Sequence[SpecRow], self._decode(block))
+            rows = self._plain(block)
         except BAD_JSON:
             return None
-        if len(rows) != len(ends):
+        said = self._said(rows)
+        # Most texts begin with a visible ASCII character; the others are looked at.
+        if said is None or any(is_blank(text) for text in said.texts if not "!" <= text < "\x7f") or _opens_a_token(block):
             return None
-        # A typed decoder keeps the last of two equal keys in silence: as many keys as the rows need, so none stands twice.
-        keys = sum(int(np.count_nonzero(half == _QUOTE_COLON)) for half in pairs)
-        wanted, num_turns = self._clean(rows)
-        if keys > wanted >= 0:
-            keys -= int(np.count_nonzero(beside(_ESCAPED_QUOTE, 2) == _COLON))  # inside a text, where a quote is escaped
-        return (rows, num_turns) if keys == wanted else None
+        import numpy as np
+
+        octets = np.frombuffer(block, np.uint8)
+        longest = _longest_line(octets, len(rows))
+        # A typed decoder keeps the last of two equal keys in silence: no more strings than the rows need, so none stands twice.
+        if not longest or _num_strings(octets) != said.num_strings or (_has_code_point(octets) and escapes_a_token(block)):
+            return None
+        return Clean(len(rows), said.num_turns, longest)
+
+    def rows(self, block: bytes) -> Sequence[SpecRow]:
+        """The rows of a clean block."""
+        return cast(Sequence[SpecRow], self._typed(block))
 
 
 def has_screen(row: type[SpecRow]) -> bool:
@@ -80,39 +78,114 @@ def has_screen(row: type[SpecRow]) -> bool:
     return row in _SCREENS
 
 
-def _conversations(rows: Sequence[ChatRow]) -> tuple[int, int]:
-    num_turns = 0
+# --- the bytes of a block
+
+
+def _opens_a_token(block: bytes) -> bool:
+    at = -1
+    for _ in range(FEW):
+        at = block.find(b"<", at + 1)
+        if at < 0:
+            return False
+        if opens_a_token(block, at, at + LONGEST_OPENING):
+            return True
+    return opens_a_token(block, at) is not None
+
+
+def _longest_line(octets: "Octets", num_rows: int) -> int:
+    """The bytes of the longest line, without its newline; 0 where not every line is one row: the decoder would take newlines anywhere."""
+    ends = (octets == _NEWLINE).nonzero()[0]
+    if len(ends) != num_rows or octets[ends - 1].tobytes() != b"}" * num_rows or octets[ends[:-1] + 1].tobytes() != b"{" * (num_rows - 1):
+        return 0
+    return max(int(ends[0]), int((ends[1:] - ends[:-1]).max(initial=1)) - 1)
+
+
+def _num_strings(octets: "Octets") -> int:
+    """How many strings, keys among them, valid JSON holds: half of the quotes that no backslash escapes. -1: too many backslashes."""
+    import numpy as np
+
+    backslashes, quotes = octets == _BACKSLASH, octets == _QUOTE
+    num_quotes, sign = 0, 1
+    for step in range(MOST_BACKSLASHES):
+        # Here are the quotes that at least so many backslashes stand before; an odd number escapes.
+        here = int(np.count_nonzero(quotes))
+        if not here:
+            return num_quotes // 2
+        num_quotes, sign = num_quotes + sign * here, -sign
+        quotes = quotes[1:] & backslashes[: -1 - step]
+    return -1
+
+
+def _has_code_point(octets: "Octets") -> bool:
+    r"""Whether a character is written as `\u` and its number."""
+    import numpy as np
+
+    return bool(np.count_nonzero((octets[:-1] == _BACKSLASH) & (octets[1:] == _U)))
+
+
+# --- the plainest rows of a spec: of what may be left out they have no more than a name, so their strings can be counted
+
+
+class _Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    content: str
+
+
+# The decoder tells roles apart by type in the time that it would take to keep one as text.
+class _System(_Turn, frozen=True, forbid_unknown_fields=True, gc=False, tag_field="role", tag="system"): ...
+
+
+class _User(_Turn, frozen=True, forbid_unknown_fields=True, gc=False, tag_field="role", tag="user"): ...
+
+
+class _Assistant(_Turn, frozen=True, forbid_unknown_fields=True, gc=False, tag_field="role", tag="assistant"): ...
+
+
+class _Conversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    messages: list[_User | _Assistant | _System]
+    id: str = ""
+
+
+class _Completion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    prompt: str
+    completion: str
+    id: str = ""
+
+
+class _Said(NamedTuple):
+    texts: list[str]  # none of which may be blank
+    num_turns: int
+    num_strings: int  # of rows in which no key stands twice, keys among them
+
+
+def _in_conversations(rows: Sequence[_Conversation]) -> _Said | None:
+    texts: list[str] = []
+    turns: list[_Turn] = []
+    num_named = 0
     for row in rows:
-        turns = row.messages
-        num_turns += len(turns)
-        if turns and turns[0].role == "system":
-            if not _shows_text(turns[0].content):
-                return _CLOSER
-            turns = turns[1:]
-        if not turns or len(turns) & 1:
-            return _CLOSER
-        each = iter(turns)
-        for user, assistant in zip(each, each, strict=True):
-            question, answer = user.content, assistant.content
-            if user.role != "user" or assistant.role != "assistant" or type(question) is not str or type(answer) is not str:
-                return _CLOSER
-            # Most texts begin with a visible ASCII character; the others are looked at.
-            if not ("!" <= question < "\x7f" or _shows_text(question)) or not ("!" <= answer < "\x7f" or _shows_text(answer)):
-                return _CLOSER
-    return len(rows) + 2 * num_turns, num_turns
+        said = row.messages
+        if len(said) < 2:
+            return None
+        if len(said) & 1:
+            if type(said[0]) is not _System:
+                return None
+            texts.append(said[0].content)
+            del said[0]
+        turns += said
+        if row.id:
+            num_named += 1
+    if list(map(type, turns)) != [_User, _Assistant] * (len(turns) // 2):
+        return None
+    texts += [turn.content for turn in turns]
+    return _Said(texts, len(texts), len(rows) + 2 * num_named + 4 * len(texts))
 
 
-def _shows_text(content: object) -> bool:
-    return isinstance(content, str) and not is_blank(content)
+def _in_completions(rows: Sequence[_Completion]) -> _Said:
+    texts = [text for row in rows for text in (row.prompt, row.completion)]
+    num_named = sum(1 for row in rows if row.id)
+    return _Said(texts, len(texts), 2 * num_named + 2 * len(texts))
 
 
-def _completions(rows: Sequence[CompletionRow]) -> tuple[int, int]:
-    if any(is_blank(row.prompt) or is_blank(row.completion) for row in rows):
-        return _CLOSER
-    return 2 * len(rows), 2 * len(rows)
-
-
-_Clean = Callable[[Sequence[Any]], tuple[int, int]]
-"""(keys that the rows have, turns that they render to) of rows that no check would complain about; else _CLOSER."""
-_CLOSER = (-1, 0)
-_SCREENS: dict[type[SpecRow], _Clean] = {ChatRow: _conversations, CompletionRow: _completions}
+_SCREENS: dict[type[SpecRow], tuple[type[Any], Callable[[Sequence[Any]], _Said | None]]] = {
+    ChatRow: (_Conversation, _in_conversations),
+    CompletionRow: (_Completion, _in_completions),
+}

@@ -80,8 +80,13 @@ class Source:
         return "it was written to"
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes, from the start, each once."""
-        while block := os.read(self._fd, BLOCK_BYTES):
+        """The bytes, from the start, each once: as whole lines where they are shorter than a block."""
+        offset = 0
+        while block := os.pread(self._fd, BLOCK_BYTES, offset):
+            # What is left of the last line is read again: cheaper than to put its two parts together.
+            if end := block.rfind(b"\n") + 1:
+                block = block[:end]
+            offset += len(block)
             yield block
 
 
@@ -108,12 +113,11 @@ def _not_regular(path: Path, mode: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Whole lines of a file: the number of the first, the offset of its first byte, and the bytes.
+    """Whole lines of a file: the offset of the first byte, and the bytes.
 
     `cut` is the size in bytes of a single line of which only the beginning was kept; 0 where the chunk is whole.
     """
 
-    first_line: int
     offset: int
     content: bytes
     cut: int = 0
@@ -121,35 +125,35 @@ class Chunk:
 
 def chunks(blocks: Iterable[bytes], limits: Limits) -> Iterator[Chunk]:
     """A stream as runs of whole lines. Never holds more of a line than the limit and one block."""
-    number, offset, size = 1, 0, 0  # size: bytes of the unfinished line, kept or not
+    offset, size = 0, 0  # size: bytes of the unfinished line, kept or not
     parts: list[bytes] = []  # its kept bytes
     for block in blocks:
         if size > limits.max_row_bytes or size + block.find(b"\n") > limits.max_row_bytes:
             end = block.find(b"\n") + 1
             if end:
                 size += end
-                yield Chunk(number, offset, _kept([*parts, block[:end]]), cut=size)
-                number, offset, parts, size = number + 1, offset + size, [], 0
+                yield Chunk(offset, _kept([*parts, block[:end]]), cut=size)
+                offset, parts, size = offset + size, [], 0
                 block = block[end:]
         end = block.rfind(b"\n") + 1
         if end:
             content = b"".join((*parts, block[:end]))
-            yield Chunk(number, offset, content)
-            number, offset, parts, size = number + content.count(b"\n"), offset + len(content), [], 0
+            yield Chunk(offset, content)
+            offset, parts, size = offset + len(content), [], 0
         if end < len(block):
             size += len(block) - end
             parts.append(block[end:])
             if size > limits.max_row_bytes:
                 parts = [_kept(parts)]
     if size:
-        yield Chunk(number, offset, b"".join(parts), cut=size if size > limits.max_row_bytes else 0)
+        yield Chunk(offset, b"".join(parts), cut=size if size > limits.max_row_bytes else 0)
 
 
-def lines_of(chunk: Chunk, limits: Limits) -> Iterator[Line]:
+def lines_of(chunk: Chunk, first_line: int, limits: Limits) -> Iterator[Line]:
     """The physical lines of a chunk, without their newlines."""
     if chunk.cut:
         ended = chunk.content.endswith(b"\n")
-        yield Line(chunk.first_line, chunk.offset, chunk.content.removesuffix(b"\n"), chunk.cut - ended, ended, limits)
+        yield Line(first_line, chunk.offset, chunk.content.removesuffix(b"\n"), chunk.cut - ended, ended, limits)
         return
     offset = chunk.offset
     pieces = chunk.content.split(b"\n")
@@ -157,14 +161,17 @@ def lines_of(chunk: Chunk, limits: Limits) -> Iterator[Line]:
         ended = place + 1 < len(pieces)
         if ended or piece:
             kept = piece if len(piece) <= limits.max_row_bytes else piece[:KEPT_OF_A_LARGE_ROW]
-            yield Line(chunk.first_line + place, offset, kept, len(piece), ended, limits)
+            yield Line(first_line + place, offset, kept, len(piece), ended, limits)
             offset += len(piece) + 1
 
 
 def lines(blocks: Iterable[bytes], limits: Limits) -> Iterator[Line]:
     """Physical lines of a stream."""
+    first_line = 1
     for chunk in chunks(blocks, limits):
-        yield from lines_of(chunk, limits)
+        for line in lines_of(chunk, first_line, limits):
+            first_line = line.number + 1
+            yield line
 
 
 def _kept(parts: list[bytes]) -> bytes:

@@ -7,7 +7,7 @@ its segments again and refuses bytes whose hash is another, so both passes have 
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -115,7 +115,8 @@ class Surveyor:
             self._batch(cases)
 
     def _batch(self, cases: list[Case]) -> None:
-        sampled = [case for case in cases if self._sample.holds(case.line)]
+        wanted_lines = self._sample.lines(cases[0].line, cases[-1].line)
+        sampled = [case for case in cases if case.line in wanted_lines]
         batch = Batch(cases, sampled, self.context)
         self.sheet.num_rows += len(cases)
         self.sheet.num_sampled += len(sampled)
@@ -142,15 +143,21 @@ class Stratified:
 
     def holds(self, line: int) -> bool:
         """Whether the line is in the sample."""
+        return line == self._of((line - 1) // self.step)
+
+    def lines(self, first: int, last: int) -> "Container[int]":
+        """The lines of the sample between two lines, and some around them."""
         if self.step == 1:
-            return True
-        stratum, place = divmod(line - 1, self.step)
-        return place == xxhash.xxh3_64_intdigest(stratum.to_bytes(8, "little"), self._seed) % self.step
+            return range(first, last + 1)
+        return {self._of(stratum) for stratum in range((first - 1) // self.step, (last - 1) // self.step + 1)}
+
+    def _of(self, stratum: int) -> int:
+        return stratum * self.step + xxhash.xxh3_64_intdigest(stratum.to_bytes(8, "little"), self._seed) % self.step + 1
 
 
 def cases_of(content: bytes, segment: Segment, plan: SurveyPlan, only: "set[int] | None" = None) -> Iterator[Case]:
     """The typed rows of a segment's bytes, or those at some lines; those that the first pass has refused are left out."""
-    decode, spec, control, most = plan.spec.decode, plan.spec, plan.control, plan.limits.max_row_bytes
+    decode, spec, control, most = plan.spec.decode_plain, plan.spec, plan.control, plan.limits.max_row_bytes
     for number, raw in enumerate(content.split(b"\n"), start=segment.first_line):
         if only is not None and number not in only:
             continue
@@ -159,10 +166,12 @@ def cases_of(content: bytes, segment: Segment, plan: SurveyPlan, only: "set[int]
         if not raw or len(raw) > most or raw.isspace():
             continue
         try:
-            row = decode(raw)
+            row, plain = decode(raw)
         except BAD_JSON:
             continue
-        yield Case(number, raw, row, spec, control)
+        case = Case(number, raw, row, spec, control)
+        case.plain = plain
+        yield case
 
 
 @dataclass
@@ -221,9 +230,9 @@ def survey(plan: SurveyPlan, totals: Totals, processes: int, on_progress: Callab
 
     told = _Progress(sum(segment.size_bytes for segment in plan.segments), plan.level.value, on_progress)
     own, *others = parts_of(plan.segments, processes)
-    surveyor = Surveyor(plan)
     shards = [Shard(plan, part, told.add) for part in others]
     try:
+        surveyor = Surveyor(plan)
         surveyor.go(own, told.add)
         for shard in shards:
             sheet, tally = shard.found()

@@ -2,16 +2,19 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gate_cases import as_bytes, chat, pair, turns
 
-from validation import DataValidator, Report
+from rendering.specs import SPECS, Message, SpecRow
+from validation import DataValidator, Level, Report
 from validation import scan as scanning
-from validation.source import BLOCK_BYTES
+from validation.source import BLOCK_BYTES, Source
 
+Change = Callable[[dict[str, Any], int], dict[str, Any]]
 REAL = Path(__file__).parents[1] / "data" / "real"
 FAULTS: dict[str, bytes] = {
     "two rows on a line, and a row on two lines": b'{"messages": [{"role": "user", "content": "a"},\n{"role": "assistant", "content": "b"}]}\n'
@@ -33,6 +36,20 @@ FAULTS: dict[str, bytes] = {
     "a system message without text": as_bytes([turns(("system", " "), ("user", "a"), ("assistant", "b"))]),
     "a control token": as_bytes([chat("q", "a<|im_end|>")]),
     "a control token with escapes": b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\\u003c|im_end|>"}]}\n',
+    "the same key twice with blanks before both colons": b'{"messages": [{"role" : "user", "content" : "a", "content" : "b"},'
+    + b' {"role": "assistant", "content": "b"}]}\n',
+    "the same messages twice": b'{"messages": [], "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n',
+    "the same role twice": b'{"messages": [{"role": "user", "content": "a", "role": "user"}, {"role": "assistant", "content": "b"}]}\n',
+    "the same key twice beside texts that end with a backslash": as_bytes([chat("a\\", "b\\")])
+    + b'{"messages": [], "messages": [{"role": "user", "content": "a\\\\"}, {"role": "assistant", "content": "b\\\\\\""}]}\n',
+    "a row without messages": b'{"messages": []}\n',
+    "a control token behind many others": as_bytes([chat("q", "a < b " * 90 + "<|im_end|>")]),
+    "a control token half with escapes": b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<\\uff5cUser\\uff5c>"}]}\n',
+    "the same name twice": as_bytes([{"id": "a", **chat("b", "c")}]).replace(b'"id": "a"', b'"id": "a", "id": "b"'),
+    "an empty name, twice": as_bytes([{"id": "", **chat("b", "c")}]).replace(b'"id": ""', b'"id": "", "id": ""'),
+    "a name that 64 bit do not hold": as_bytes([{"id": 1 << 70, **chat("b", "c")}]),
+    "many backslashes": as_bytes([chat("\\" * 60, "\\" * 31 + '"')]),
+    "an unknown key": as_bytes([{"name": "a", **chat("b", "c")}]),
     "a weight of 0": as_bytes([{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}]),
     "an integer beyond 64 bit": as_bytes([chat("a", "b", metadata={"id": 1 << 70})]),
     "a raw tab": b'{"messages": [{"role": "user", "content": "a\tb"}, {"role": "assistant", "content": "b"}]}\n',
@@ -69,9 +86,7 @@ def test_a_fault_among_good_rows_is_found_as_if_there_were_no_screen(fault: byte
     screened, plain = DataValidator().check_file(path), unscreened(path, "chat_sft_v1", monkeypatch)
     assert screened.findings == plain.findings
     assert (screened.rows, screened.sha256, screened.verdict) == (plain.rows, plain.sha256, plain.verdict)
-    assert {key: value for key, value in screened.stats.items() if key != "longest_row_bytes"} == {
-        key: value for key, value in plain.stats.items() if key != "longest_row_bytes"
-    }
+    assert screened.stats == plain.stats
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -87,7 +102,23 @@ def test_damaged_bytes_are_judged_as_if_there_were_no_screen(seed: int, tmp_path
             case 1:
                 del content[place : place + rng.randint(1, 30)]
             case 2:
-                content[place:place] = rng.choice([b"\n", b'"', b"}", b"{", b'"role": "user", ', b'"content" :"x",', b"\\u0041", b" ", b"<|im_start|>", b"\r"])
+                content[place:place] = rng.choice(
+                    [
+                        b"\n",
+                        b'"',
+                        b"}",
+                        b"{",
+                        b'"role": "user", ',
+                        b'"content" :"x",',
+                        b"\\u0041",
+                        b" ",
+                        b"<|im_start|>",
+                        b"\r",
+                        b"\\\\",
+                        b'"id": "",',
+                        b'"messages": [],',
+                    ]
+                )
             case 3:
                 cut = content[place : place + rng.randint(1, 2000)]
                 content[place:place] = cut
@@ -96,22 +127,58 @@ def test_damaged_bytes_are_judged_as_if_there_were_no_screen(seed: int, tmp_path
     schema = "chat_sft_v1" if seed % 2 else "completion_v1"
     screened, plain = DataValidator().check_file(path, schema), unscreened(path, schema, monkeypatch)
     assert screened.findings == plain.findings
-    assert screened.stats["turns"] == plain.stats["turns"]
+    assert screened.stats == plain.stats
 
 
-def test_good_rows_pass_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def with_names(row: dict[str, Any], number: int) -> dict[str, Any]:
+    return {"id": f"row-{number}", **row}
+
+
+def with_system(row: dict[str, Any], number: int) -> dict[str, Any]:
+    return {"messages": [{"role": "system", "content": "Ève, be kind."}, *row["messages"]]} if number % 2 else row
+
+
+def content_first(row: dict[str, Any], number: int) -> dict[str, Any]:
+    return {"messages": [dict(reversed(turn.items())) for turn in row["messages"]]}
+
+
+def with_quotes(row: dict[str, Any], number: int) -> dict[str, Any]:
+    return {"messages": [{"role": turn["role"], "content": f'He said: "{turn["content"]}": \\" \\\\" <b> \\'} for turn in row["messages"]]}
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+@pytest.mark.parametrize("change", [lambda row, number: row, with_names, with_system, content_first, with_quotes])
+def test_good_rows_pass_the_screen(change: Change, ascii: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    screen = scanning.Screen.rows
+    screen = scanning.Screen.clean
 
     def watched(self: scanning.Screen, block: bytes) -> object:
         found = screen(self, block)
         seen.append(found is not None)
         return found
 
-    monkeypatch.setattr(scanning.Screen, "rows", watched)
+    monkeypatch.setattr(scanning.Screen, "clean", watched)
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b"".join(good_rows(1000)))
-    assert DataValidator().check_file(path).verdict == "accepted"
+    rows = [change(json.loads(line), number) for number, line in enumerate(good_rows(1000))]
+    path.write_text("".join(json.dumps(row, ensure_ascii=ascii) + "\n" for row in rows))
+    report = DataValidator().check_file(path)
+    assert report.verdict == "accepted"
+    assert report.stats == unscreened(path, "chat_sft_v1", monkeypatch).stats
     assert path.stat().st_size > 4 * BLOCK_BYTES
-    assert seen
+    assert len(seen) >= 4
     assert all(seen)
+
+
+def test_rows_of_a_clean_block_are_handed_on(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"".join(good_rows(600)))
+    told: list[tuple[int, SpecRow, list[Message]]] = []
+    validator = DataValidator()
+    with Source(path, validator.setting.limits) as source:
+        examination = validator.begin(source, "chat_sft_v1", Level.QUICK, lambda line, row, messages: told.append((line, row, messages)))
+        assert examination.begin()
+        examination.read(source.blocks())
+    decode = SPECS["chat_sft_v1"].decode
+    assert [line for line, _, _ in told] == list(range(1, 601))
+    assert [row for _, row, _ in told] == [decode(line) for line in path.read_bytes().splitlines()]
+    assert all(messages == SPECS["chat_sft_v1"].messages(row) for _, row, messages in told)

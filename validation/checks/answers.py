@@ -162,6 +162,7 @@ _NEVER = frozenset(
         *("(null)", "<null>", "[null]", "<none>", "[none]", "fixme", "[deleted]", "[removed]", "placeholder", "[placeholder]", "xxx", "<missing>", "[missing]"),
     )
 )
+_LOST = _MAYBE | _NEVER
 _FRAME = re.compile(
     r"\{\{[^{}]*\}\}|\[(?:insert|your|enter|add|write)\b[^\[\]]*\]|<(?:your |the |insert )?[a-z_ ]*(?:answer|response|completion|output)[a-z_ ]*>"
 )
@@ -177,11 +178,11 @@ def placeholder_in(answer: str) -> str:
     plain = answer.strip().strip("\"'`*").lower()
     bare = plain.rstrip(".!") or plain
     for word in (plain, bare):
-        if word in _MAYBE or word in _NEVER:
+        if word in _LOST:
             return word
-    if answer.strip() == "NA":
+    if plain == "na" and answer.strip() == "NA":
         return "na"
-    return plain if _FRAME.fullmatch(plain) else ("lorem ipsum" if plain.startswith("lorem ipsum") else "")
+    return plain if plain[:1] in "{[<" and _FRAME.fullmatch(plain) else ("lorem ipsum" if plain.startswith("lorem ipsum") else "")
 
 
 def _is_asked_for(word: str, case: Case) -> bool:
@@ -238,8 +239,9 @@ def _are_labels(survey: "Survey", words: Any, lines: Sequence[int]) -> bool:
 def placeholders(batch: Batch, sheet: Sheet) -> None:
     """A placeholder is the whole answer."""
     fold(batch, sheet)
+    is_pair = batch.context.spec.family == "pair"
     for case in batch.cases:
-        worse = case.rejected if case.spec.family == "pair" else None
+        worse = case.rejected if is_pair else None
         for text in (*case.answers, worse[-1].content) if worse else case.answers:
             if (len(text) <= _LONGEST or text[:1] in "Ll") and (word := placeholder_in(text)) and not _is_asked_for(word, case):
                 sheet.column("B04.lines").append(case.line)
@@ -284,6 +286,8 @@ REFUSAL = re.compile(
     r"|\bcomo (?:modelo de lenguaje|una? ia|inteligencia artificial)\b|作为一?[个名]?(?:人工智能|ai|语言模型)",
     re.IGNORECASE,
 )
+# The same, for a text of ASCII alone: without one of these words it matches as BARE_REFUSAL or not at all.
+_WORDS = (*(cue.decode() for cue in _CUES if cue.isascii() and not cue.startswith(b"\\")), " a ai")
 _REFUSES_WITHIN = 400  # characters
 
 
@@ -317,12 +321,21 @@ def refusals(batch: Batch, sheet: Sheet) -> None:
     """Answers of a model that will not answer. In pairs a refusal may be the point, so there more are let pass; bad answers do not count."""
     lines = sheet.column("B10.lines")
     for case in batch.sampled:
-        if isinstance(case.row, UnpairedRow) and not case.row.label:
-            continue
-        raw = case.raw.lower()
-        find = REFUSAL.search if any(cue in raw for cue in _CUES) else BARE_REFUSAL.match
-        if any(find(answer, 0, _REFUSES_WITHIN) for answer in case.answers):
+        if not (isinstance(case.row, UnpairedRow) and not case.row.label) and _refuses(case):
             lines.append(case.line)
+
+
+def _refuses(case: Case) -> bool:
+    """Whether an answer refuses."""
+    answers = [answer[:_REFUSES_WITHIN] for answer in case.answers]
+    said = "\n".join(answers)
+    find = BARE_REFUSAL.match
+    if not said.isascii() or any(map(said.lower().__contains__, _WORDS)):
+        raw = case.raw.lower()
+        find = REFUSAL.search if any(cue in raw for cue in _CUES) else find
+    else:  # what is left begins with one of its two words; in other scripts letters stand for them too
+        answers = [answer for answer in answers if answer[:1] in "iInN"]
+    return any(map(find, answers))
 
 
 # --- B13

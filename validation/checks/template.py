@@ -122,12 +122,14 @@ def _residue(text: str) -> str:
 def template_residue(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """A turn begins with the mark of another template."""
     for case in batch.cases:
-        for index, message in enumerate(case.messages):
-            if message.content[:1] in _FIRST and (mark := _residue(message.content)):
+        texts = case.plain if case.plain is not None else [message.content for message in case.messages]
+        for index, text in enumerate(texts):
+            if text[:1] in _FIRST and (mark := _residue(text)):
+                role = case.messages[index].role
                 yield (
                     case.line,
                     Problem(
-                        message=f"{'an' if message.role == 'assistant' else 'a'} {message.role} turn begins with {shown(mark)}",
+                        message=f"{'an' if role == 'assistant' else 'a'} {role} turn begins with {shown(mark)}",
                         path=case.path(index),
                         kind=mark,
                     ),

@@ -3,13 +3,13 @@
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 
 from validation.case import Case
 from validation.checks.registry import Check, Need, entered
-from validation.context import Context
+from validation.context import Batch, Context, Sheet
 from validation.findings import Level, Problem, Severity, shown
 from validation.masking import masked
 
@@ -53,7 +53,7 @@ def _no_ftfy(context: Context) -> str:
         "B06",
         "text.mojibake",
         Severity.WARNING,
-        Need.EACH,
+        Need.BATCH,
         "export again as UTF-8, or let lorad mend what can be mended",
         why="UTF-8 was read as another encoding: the model would learn to write these signs in place of letters",
         level=Level.STANDARD,
@@ -61,11 +61,19 @@ def _no_ftfy(context: Context) -> str:
         ready=_no_ftfy,
     )
 )
-def mojibake(case: Case, context: Context) -> Problem | None:
+def mojibake(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """Texts in which ftfy sees letters of a wrong encoding."""
+    return _told(_mojibake, batch.beyond_ascii)
+
+
+def _told(find: Callable[[Case], Problem | None], cases: Sequence[Case]) -> Iterator[tuple[int, Problem]]:
+    return ((case.line, problem) for case in cases if (problem := find(case)))
+
+
+def _mojibake(case: Case) -> Problem | None:
     raw = case.raw
     escaped = b"\\u" in raw and _ESCAPED_LEADS.search(raw)
-    if not escaped and (raw.isascii() or not any(lead in raw for lead in _LEADS) or not _TWICE.search(raw)):
+    if not escaped and not _is_read_twice(raw):
         return None
     for path, text in trained_texts(case):
         text = text[:_LONGEST_TEXT]
@@ -81,9 +89,20 @@ def mojibake(case: Case, context: Context) -> Problem | None:
     return None
 
 
+def _is_read_twice(raw: bytes) -> bool:
+    """Whether _TWICE stands somewhere; looked for where one of its leads does."""
+    for lead in _LEADS:
+        place = raw.find(lead)
+        while place >= 0:
+            if _TWICE.match(raw, place):
+                return True
+            place = raw.find(lead, place + 1)
+    return False
+
+
 def has_wrong_letters(text: str) -> bool:
     """Whether letters of a wrong encoding stand in the text, and it does not only speak of them."""
-    if text.isascii() or not _TWICE.search(text.encode()):
+    if text.isascii() or not _is_read_twice(text.encode()):
         return False
     from ftfy.badness import is_bad
 
@@ -128,15 +147,19 @@ _LOST_SIGNS = ("\ufffd".encode(), "\u00ef\u00bf\u00bd".encode(), "\u951f\u65a4".
         "B07",
         "text.replacement",
         Severity.WARNING,
-        Need.EACH,
+        Need.BATCH,
         "the letters are lost for good: export again with the right encoding, or leave these rows out",
         why="each such sign stands for a letter that a program could not read, and the model would learn to write it",
         level=Level.STANDARD,
         limits={"warn_share": 0.0},
     )
 )
-def replacement_character(case: Case, context: Context) -> Problem | None:
+def replacement_character(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """U+FFFD, which a decoder writes where it could not read."""
+    return _told(_replacement_character, batch.beyond_ascii)
+
+
+def _replacement_character(case: Case) -> Problem | None:
     raw = case.raw
     escaped = b"\\u" in raw and any(sign in raw for sign in _LOST_ESCAPES)
     if not escaped and (raw.isascii() or not any(sign in raw for sign in _LOST_SIGNS)):
@@ -262,17 +285,19 @@ _UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3
         "B09",
         "text.blob",
         Severity.WARNING,
-        Need.EACH,
+        Need.BATCH,
         "leave files, pictures and keys out of texts; where blanks were lost, export again",
         why="it fills the context with tokens from which nothing can be learnt",
         level=Level.STANDARD,
         limits={"warn_share": 0.0},
     )
 )
-def blob(case: Case, context: Context) -> Problem | None:
+def blob(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """A run of over 1,000 characters without a blank: base64, hex, or words that lost their blanks."""
-    if not has_long_run(case.raw):
-        return None
+    return _told(_blob, [case for case in batch.cases if has_long_run(case.raw)] if has_long_run(batch.raw) else ())
+
+
+def _blob(case: Case) -> Problem | None:
     for path, text in trained_texts(case):
         for run in text.split() if len(text) >= BLOB else ():
             if len(run) >= BLOB and (kind := blob_kind(run)):

@@ -7,7 +7,7 @@ that the border is the trainer's; up to a number of rows and of tokens, above wh
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from validation.context import Batch, Context, Sheet
 from validation.findings import Level, Problem, Severity, shown
 
 if TYPE_CHECKING:
+    from rendering.counting import Conversation
     from rendering.tokens import Encoding
     from validation.survey import Survey
 
@@ -83,26 +84,24 @@ class Ledger:
         return self._long
 
     def _count(self, cases: list[Case], sheet: Sheet) -> None:
-        counts = self._counts([case.messages for case in cases], cases)
+        counts = self._counts([case.messages if case.plain is None else case.plain for case in cases], cases)
         for case, (total, answer) in zip(cases, counts, strict=True):
             case.tokens, case.answer_tokens = total, answer
-        prompts = Counter([total - answer for total, answer in counts])
         if cases[0].spec.objective == "dpo":
             self._count_rejected(cases)
         self._long = list(self._measured(cases, sheet)) if self._max_length else []
-        for name, found in (("total", Counter([case.tokens for case in cases])), ("target", Counter([answer for _, answer in counts])), ("prompt", prompts)):
-            histogram = sheet.counter(f"tokens.{name}")
-            for value, rows in found.items():
-                histogram[str(value)] += rows
+        prompts = [total - answer for total, answer in counts]
+        for name, values in (("total", [case.tokens for case in cases]), ("target", [answer for _, answer in counts]), ("prompt", prompts)):
+            sheet.counter(f"tokens.{name}").update(map(str, values))
 
-    def _counts(self, conversations: list[list[Message]], cases: list[Case]) -> list[tuple[int, int]]:
+    def _counts(self, conversations: "Sequence[Conversation]", cases: list[Case]) -> list[tuple[int, int]]:
         """(all tokens, learnt tokens) of each; zeros for a conversation that cannot be written as text at all, which N05 names."""
         try:
-            return self._counter.counts(conversations, [case.tools for case in cases])
+            return self._counter.counts(conversations, [() if case.plain else case.tools for case in cases])
         except LoradError:
             if len(cases) == 1:
                 return [(0, 0)]
-        return [count for messages, case in zip(conversations, cases, strict=True) for count in self._counts([messages], [case])]
+        return [count for one, case in zip(conversations, cases, strict=True) for count in self._counts([one], [case])]
 
     def _count_rejected(self, cases: list[Case]) -> None:
         """Both answers of a pair have to fit: the row is as long as the longer conversation."""
@@ -356,9 +355,10 @@ def _added(context: Context, case: Case) -> _Added:
 def added_token(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """An added token of the tokenizer that stands in a text; those that border turns are X01's."""
     added = batch.context.once("added tokens", partial(_added, batch.context, batch.cases[0]))
-    for case in batch.cases:
+    hints = [hint for hint in added.hints if (batch.has_escapes or hint[:1] != b"\\") and hint in batch.raw]
+    for case in batch.cases if hints else ():
         raw = case.raw
-        for hint in added.hints:
+        for hint in hints:
             if hint in raw:
                 yield from ((case.line, problem) for problem in _tokens_in(case, added))
                 break
