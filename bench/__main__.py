@@ -9,6 +9,7 @@ import sys
 
 BENCHES = {
     "circle": "command start-up, intake, and the way from the verdict to the served release",
+    "tick": "a tick of the daemon and its start, with 10,000 jobs on disk",
     "gate": "rows a second of each level of the gate, against json.loads and transformers' chat template",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.asking import ask
+from cli.asking import ask, say
 from cli.options import config_option, format_option, show_json
 from core.commands import CommandKind
 from core.errors import LoradError, UsageError
@@ -131,6 +131,39 @@ def rollback(adapter: str, version: str | None, config: str | None, output: str)
         show_json({"adapter": name, "release": target, "message": answer.message})
     else:
         click.echo(f"{name} serves {target[:12] if target else 'the base model'}")
+
+
+@adapters.command()
+@click.argument("adapter")
+@click.argument("release", metavar="RELEASE")
+@click.option("--reason", default="", help="Why; stands in pins.json and the journal.")
+@config_option
+@format_option()
+def pin(adapter: str, release: str, reason: str, config: str | None, output: str) -> None:
+    """Keep a release (v3, 3, or the beginning of its id) whatever retention says."""
+    _set_pin(CommandKind.PIN, adapter, release, reason, config, output)
+
+
+@adapters.command()
+@click.argument("adapter")
+@click.argument("release", metavar="RELEASE")
+@click.option("--reason", default="", help="Why; stands in the journal.")
+@config_option
+@format_option()
+def unpin(adapter: str, release: str, reason: str, config: str | None, output: str) -> None:
+    """Let retention decide about a release again."""
+    _set_pin(CommandKind.UNPIN, adapter, release, reason, config, output)
+
+
+def _set_pin(kind: CommandKind, adapter: str, release: str, reason: str, config: str | None, output: str) -> None:
+    home, name = home_of(config_path(config)), parse_adapter(adapter)
+    found = [one for one in read_releases(home) if one.adapter == name]
+    number = release.removeprefix("v")
+    chosen = next((one for one in found if number == str(one.version) or (len(release) >= 6 and one.id.startswith(release))), None)
+    if chosen is None:
+        known = ", ".join(f"v{one.version}" for one in found) or "none"
+        raise UsageError(f"{name} has no release {release!r}", hint=f"releases on this box: {known}", code="RELEASE_UNKNOWN")
+    say(ask(home, kind, adapter=name, to_release=chosen.id, reason=reason), output)
 
 
 def _wanted(home: Home, adapter: str, version: str | None, live: str | None) -> str | None:

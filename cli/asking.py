@@ -23,7 +23,7 @@ def require_daemon(home: Home) -> None:
         raise StateError(f"no daemon runs on {str(home.root)!r}", hint="start `lorad daemon` with the same config", code="DAEMON_DOWN")
 
 
-def ask(home: Home, kind: CommandKind, **fields: str | None) -> Answer:
+def ask(home: Home, kind: CommandKind, patience_s: float = PATIENCE_S, **fields: str | None) -> Answer:
     """Put a command and wait for its answer. Raises RefusedError when the answer is no, StateError without a daemon."""
     require_daemon(home)
     now = datetime.now(UTC)  # noqa: TID251 - a person acts now
@@ -31,7 +31,7 @@ def ask(home: Home, kind: CommandKind, **fields: str | None) -> Answer:
     made: dict[str, str | None] = {"actor": getpass.getuser(), **fields}
     command = Command(id=identity, kind=kind, made_at=now, expires_at=now + timedelta(seconds=EXPIRES_S), **made)  # type: ignore[arg-type]
     path = put_command(home, command)
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while (answer := read_answer(path)) is None:
         if time.monotonic() > deadline:
             raise LoradError("the daemon has not answered", hint="`lorad status` shows whether it hangs", code="NO_ANSWER")

@@ -24,7 +24,8 @@ ENDS = {"released": 0, "refused": 2, "held": 2, "failed": 1, "cancelled": 1}
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--adapter", default="default/main", show_default=True, metavar="PERSONA/DOMAIN")
-@click.option("--priority", type=int, help="Higher runs first; 0 is normal.")
+@click.option("--priority", metavar="P", help="high, normal, low, or a number: a higher one runs first, normal is 0.")
+@click.option("--not-before", metavar="TIME", help="Train no earlier: an ISO date and time; without a zone it is this machine's.")
 @click.option("--schema", metavar="ID", help="Schema of the rows, for example completion_v1.")
 @click.option("--level", type=click.Choice(["quick", "standard", "deep"]), help="How deep to check; else by source, adapter and config.")
 @click.option("--source", metavar="NAME", help="Where the rows come from: a name of validation.sources.")
@@ -58,9 +59,18 @@ def drop(files: tuple[Path, ...], adapter: str, settings: tuple[str, ...], wait:
 def _said(words: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as sidecar keys."""
     columns = [column.strip() for column in words["columns"].split(",")] if words["columns"] else None
-    said = {"priority": words["priority"], "schema_id": words["schema"], "again": words["again"] or None}
+    said = {"priority": words["priority"], "not_before": _moment(words["not_before"]), "schema_id": words["schema"], "again": words["again"] or None}
     said |= {"level": words["level"], "source": words["source"], "columns": columns}
     return {key: value for key, value in said.items() if value is not None}
+
+
+def _moment(text: str | None) -> str | None:
+    """A time as a person says it here, with this machine's zone where none is named."""
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return text  # `sidecar_layer` says what is wrong with it
+    return moment.astimezone().isoformat() if moment is not None else None
 
 
 def _refuse_folder(file: Path, sidecar: dict[str, Any]) -> None:

@@ -18,15 +18,16 @@ from store.paths import Home
 
 @click.group()
 def jobs() -> None:
-    """List, show, cancel, retry, approve, refuse jobs."""
+    """List, show, pause, resume, cancel, retry, approve, refuse jobs."""
 
 
 def rows_of(home: Home) -> list[dict[str, Any]]:
     """All jobs, oldest first: the daemon's snapshot while it runs, else read from the job folders."""
-    if is_locked(home.lock) and home.listing.exists():
-        rows: list[dict[str, Any]] = json.loads(home.listing.read_text())["jobs"]
+    from store.listings import read_jobs
+
+    if is_locked(home.lock) and (rows := read_jobs(home)) is not None:
         return rows
-    from daemon.status import job_row
+    from daemon.listing import job_row
     from store.jobs import read_all
 
     if not (home.root / "jobs").is_dir():
@@ -75,18 +76,29 @@ def show(job: str, config: str | None, output: str) -> None:
     home = home_of(config_path(config))
     found, folder = _find(home, job)
     order, verdict = evidence(home, found)
+    checkpoint = newest_checkpoint(home, job)
     if output == "json":
-        show_json({**to_plain(found), "folder": str(folder), "runs": str(home.runs(job)), "ranking": _read_json(order), "verdict": _read_json(verdict)})
+        known = {"folder": str(folder), "runs": str(home.runs(job)), "checkpoint": str(checkpoint) if checkpoint else None}
+        show_json({**to_plain(found), **known, "ranking": _read_json(order), "verdict": _read_json(verdict)})
         return
     click.echo(f"{found.id}  {found.state.value}  adapter {found.card.adapter}  from {found.card.file}")
-    click.echo(f"  trains on {len(found.card.drops)} drop(s), backend {found.card.backend}, base {found.card.base_sha256[:12]}")
+    click.echo(f"  trains on {found.card.num_drops} drop(s), backend {found.card.backend}, base {found.card.base_sha256[:12]}")
     if reason := getattr(found.facts, "reason", ""):
         click.echo(f"  {reason}")
     if hint := getattr(found.facts, "hint", ""):
         click.echo(f"  what to do: {hint}")
     if order is not None:
         click.echo(render(order, verdict))
-    click.echo(f"  folder {folder}\n  runs   {home.runs(job)}")
+    click.echo(f"  folder {folder}\n  runs   {home.runs(job)}" + (f"\n  newest checkpoint {checkpoint}" if checkpoint else ""))
+
+
+def newest_checkpoint(home: Home, job: str) -> Path | None:
+    """The adapter of the most steps that the job has sealed: a resume point or a kept checkpoint; it can be used by itself."""
+    from store.runs import candidates_of, resume_point
+
+    kept = candidates_of(home, job)
+    found = [home.runs(job) / path for path in (resume_point(home, job), kept[-1].path if kept else None) if path]
+    return max(found, key=lambda folder: folder.name, default=None)
 
 
 def evidence(home: Home, job: Job) -> tuple[Path | None, Path | None]:
@@ -133,8 +145,28 @@ def logs(job: str, config: str | None, output: str, lines: int) -> None:
 @config_option
 @format_option()
 def cancel(job: str, config: str | None, output: str) -> None:
-    """Stop a job that is not released yet; what it trained stays in its runs."""
+    """Stop a job that is not released yet; its newest checkpoint stays, `lorad jobs show` says where."""
     say(ask(home_of(config_path(config)), CommandKind.CANCEL, job=job), output)
+
+
+@jobs.command()
+@click.argument("job", required=False, default="")
+@click.option("--reason", default="", help="Why; it stands in the journal and in status.")
+@config_option
+@format_option()
+def pause(job: str, reason: str, config: str | None, output: str) -> None:
+    """Hold back one job, or without JOB all training; what is at work writes a checkpoint and waits."""
+    say(ask(home_of(config_path(config)), CommandKind.PAUSE, job=job, reason=reason), output)
+
+
+@jobs.command()
+@click.argument("job", required=False, default="")
+@click.option("--reason", default="", help="Why; it stands in the journal.")
+@config_option
+@format_option()
+def resume(job: str, reason: str, config: str | None, output: str) -> None:
+    """Take the pause of one job, or without JOB of the whole queue, away."""
+    say(ask(home_of(config_path(config)), CommandKind.RESUME, job=job, reason=reason), output)
 
 
 @jobs.command()

@@ -19,9 +19,20 @@ VERBS = {
     "fix": ("cli.fix", "Write a mended copy of a file."),
     "inspect": ("cli.inspect", "Show which tokens of rows are learnt."),
     "status": ("cli.status", "What lorad is doing, and what is live."),
-    "jobs": ("cli.jobs", "List, show, cancel, retry, approve, refuse jobs."),
+    "alerts": ("cli.alerts", "List alerts; try the channels by which they are told."),
+    "jobs": ("cli.jobs", "List, show, pause, resume, cancel, retry, approve, refuse jobs."),
+    "schedule": ("cli.schedule", "What the clock starts, and when training may run."),
     "adapters": ("cli.adapters", "List adapters, their releases and history; roll back."),
-    "models": ("cli.models", "List and fetch base models."),
+    "reload": ("cli.reload", "Let the daemon read its config again."),
+    "config": ("cli.config", "Show the config with where each value comes from; check a file."),
+    "gc": ("cli.gc", "Delete what retention does not keep."),
+    "snapshot": ("cli.backup", "Make and list snapshots of home or of a checkpoint."),
+    "backup": ("cli.backup", "Pack state, keys and rows into one file."),
+    "restore": ("cli.backup", "Bring back a backup or a snapshot as a new home."),
+    "doctor": ("cli.doctor", "Check machine, disk, config, base, targets, units; say what to do."),
+    "support-bundle": ("cli.support", "Write one file for whoever helps: no secrets, no text of rows."),
+    "plan": ("cli.plan", "What a file would take: tokens, time, memory, disk; whether it could be judged."),
+    "models": ("cli.models", "List, fetch and recommend base models."),
 }
 
 
@@ -34,7 +45,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command = getattr(importlib.import_module(VERBS[cmd_name][0]), cmd_name)
+        command = getattr(importlib.import_module(VERBS[cmd_name][0]), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

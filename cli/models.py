@@ -1,6 +1,7 @@
 """`lorad models`: the base models, and the sentence model of the gate's deepest level."""
 
 import time
+from pathlib import Path
 
 import click
 
@@ -9,7 +10,7 @@ from cli.options import config_option, format_option, show_json
 
 @click.group()
 def models() -> None:
-    """List and fetch models."""
+    """List, fetch and recommend models."""
 
 
 @models.command("list")
@@ -77,6 +78,22 @@ def pull(name: str | None, config: str | None, output: str) -> None:
         show_json({"folder": str(folder), "seconds": seconds})
     else:
         click.echo(f"{'sentence' if name == SENTENCE_MODEL else 'base'} model ready in {folder} ({seconds} s)")
+
+
+@models.command("recommend")
+@click.option("--data", type=click.Path(exists=True, path_type=Path), metavar="FILE", help="What is to be trained on; else 1,000 rows of 300 tokens.")
+@config_option
+@format_option()
+def recommend_base(data: Path | None, config: str | None, output: str) -> int:
+    """Which base fits this device, its memory and the data, with reasons and licence; from a table, no network. Exit 2: none fits."""
+    from cli.recommending import as_text, recommend
+
+    told = recommend(data, config)
+    if output == "json":
+        show_json(told)
+    else:
+        click.echo(as_text(told))
+    return 0 if told["recommended"] else 2
 
 
 @models.command()

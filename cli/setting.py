@@ -240,6 +240,14 @@ def _rows_of(path: Path) -> tuple[Path, Path, str]:
     return file, path.with_name(path.stem + SIDECAR), obstacle
 
 
+def sidecar_of(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(config values, job keys) of the sidecar beside a file, dotted; empty where there is none. Raises ConfigError."""
+    from core.config import sidecar_layer
+
+    _, sidecar, _ = _rows_of(path)
+    return sidecar_layer(_tree(sidecar), f"the sidecar {sidecar.name!r}")
+
+
 def _names_in(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)[:10_000]
@@ -249,6 +257,17 @@ def _names_in(folder: Path) -> list[str]:
 
 def _sidecar(path: Path) -> tuple[dict[str, Any], str]:
     """(config values, source) that the sidecar sets; nothing where there is none. Raises ConfigError."""
+    tree = _tree(path)
+    if not tree:
+        return {}, ""
+    from core.config import nest, sidecar_layer
+
+    values, job = sidecar_layer(tree, f"the sidecar {path.name!r}")
+    return nest(values), str(job.get("source", ""))
+
+
+def _tree(path: Path) -> dict[str, Any]:
+    """What the sidecar says; empty where there is none. Raises ConfigError."""
     from core.jsonc import loads
 
     try:
@@ -257,15 +276,12 @@ def _sidecar(path: Path) -> tuple[dict[str, Any], str]:
             raise ValueError(f"{len(raw):,} bytes are more than {MOST_SIDECAR_BYTES:,}")
         tree = loads(raw.decode())
     except (FileNotFoundError, NotADirectoryError):
-        return {}, ""
+        return {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"the sidecar {str(path)!r} is not JSON: {error}", hint="write {} or leave the sidecar out", code="SIDECAR_SYNTAX") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"the sidecar {str(path)!r} holds a {type(tree).__name__}, not an object", hint='start it with "{"', code="SIDECAR_SYNTAX")
-    from core.config import nest, sidecar_layer
-
-    values, job = sidecar_layer(tree, f"the sidecar {path.name!r}")
-    return nest(values), str(job.get("source", ""))
+    return tree
 
 
 def _resolved(asked: Asked, sidecar: dict[str, Any]) -> "Resolved | None":

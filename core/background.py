@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from core.facts import DropSeen, Facts
 from core.intake import GATE_FREE_BYTES, MAX_GATE_CRASHES, PASSING, crashed
 from core.lifecycle import Event
-from core.records import Accepted, Deep, DeepState, Ended, Gating, Job, JobState, Settling
+from core.records import Accepted, Deep, DeepState, Ended, Gating, Job, Settling
 from core.steps import DeepenDrop, Move, PassDeep, PostponeDeep, RefuseDeep, RejectDrop, Step, StopDeep, TakeOut
 
 PATIENCE = timedelta(seconds=30)  # after a trouble of the machine
@@ -21,7 +21,7 @@ def decide_background(facts: Facts, touched: Set[str], now: datetime) -> Iterato
     """Steps for accepted drops with a check open. `touched` jobs were decided about in this tick already."""
     # New drops come first: their people wait, and two gates at once would share the cores.
     waiting = any(isinstance(seen.drop.facts, Settling | Gating) for seen in facts.drops.values())
-    free = facts.deep_gate.drop is None and not waiting and facts.disk.free_bytes >= GATE_FREE_BYTES and facts.base_sha256 is not None
+    free = facts.deep_gate.drop is None and not waiting and facts.disk.has_room(GATE_FREE_BYTES) and facts.base_sha256 is not None
     for seen in sorted(facts.drops.values(), key=lambda seen: seen.drop.id):
         accepted = seen.drop.facts
         if not isinstance(accepted, Accepted) or accepted.deep is None:
@@ -53,7 +53,7 @@ def _check(seen: DropSeen, deep: Deep, facts: Facts, free: bool, now: datetime) 
         else:
             yield RefuseDeep(drop=drop, code=result.code, message=result.message, hint=result.hint)
     elif at_work and gate.died:
-        crashes = deep.crashes + (facts.disk.free_bytes >= GATE_FREE_BYTES)
+        crashes = deep.crashes + facts.disk.has_room(GATE_FREE_BYTES)
         yield DeepenDrop(drop=drop, crashes=crashes) if crashes < MAX_GATE_CRASHES else RefuseDeep(drop=drop, **crashed(gate, crashes))
     elif free and (deep.not_before is None or now >= deep.not_before):
         yield DeepenDrop(drop=drop, crashes=deep.crashes)
@@ -61,7 +61,9 @@ def _check(seen: DropSeen, deep: Deep, facts: Facts, free: bool, now: datetime) 
 
 def _waiting_for(drop: str, facts: Facts) -> list[Job]:
     """The queued jobs that train on the drop."""
-    return [job for job in facts.jobs.values() if job.state is JobState.QUEUED and any(ref.id == drop for ref in job.card.drops)]
+    seen = facts.drops.get(drop)
+    adapter = seen.drop.claim.adapter if seen is not None else ""
+    return [job for job in facts.views.queued.values() if job.card.trains_on(drop, adapter)]
 
 
 def _leave(seen: DropSeen, accepted: Accepted, facts: Facts, touched: Set[str], now: datetime) -> Iterator[Step]:
@@ -83,5 +85,5 @@ def _leave(seen: DropSeen, accepted: Accepted, facts: Facts, touched: Set[str], 
 
 def _is_read(adapter: str, facts: Facts) -> bool:
     """Whether a gate works on a drop of this adapter: it may be reading the rows of all that were accepted before."""
-    at_work = (facts.drops.get(gate.drop) for gate in (facts.gate, facts.deep_gate) if gate.drop is not None)
+    at_work = (facts.drops.get(drop) for gate in (facts.gate, facts.deep_gate) for drop in (gate.drop, *gate.behind) if drop is not None)
     return any(seen is not None and seen.drop.claim.adapter == adapter for seen in at_work)

@@ -42,6 +42,12 @@ class Command:
     expires_at: datetime
 
 
+    @property
+    def job_made(self) -> str:
+        """The id of the job that it makes, the same at every repeat."""
+        return f"job-{self.id.removeprefix('command-')}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """`<id>.answer.json`, written beside the consumed command."""

@@ -11,6 +11,8 @@ from core.errors import ConfigError
 from core.names import DEFAULT_BASE, DEFAULT_HOME
 from core.sections import (
     IDENTITY,
+    RESTART,
+    RESTART_BOTH,
     SIDECAR,
     AlertsConfig,
     DeployConfig,
@@ -26,6 +28,7 @@ from core.sections import (
     ValidationConfig,
     Words,
 )
+from core.urgency import moment_of, priority_of
 
 ORIGINS = ("default", "config.json", "sidecar", "command line")
 
@@ -33,15 +36,15 @@ ORIGINS = ("default", "config.json", "sidecar", "command line")
 class Config(Section):
     """Everything that config.json may say."""
 
-    home: str = DEFAULT_HOME
+    home: Annotated[str, Field(json_schema_extra=RESTART_BOTH)] = DEFAULT_HOME
     """Folder of lorad's state; a relative path starts at the config's folder."""
-    models_dir: str = ""
+    models_dir: Annotated[str, Field(json_schema_extra=RESTART_BOTH)] = ""
     """Folder of base models; empty means lorad/models in the user's cache."""
-    model_name: str = DEFAULT_BASE
+    model_name: Annotated[str, Field(json_schema_extra=RESTART_BOTH)] = DEFAULT_BASE
     """Base model by name."""
-    model_path: str = ""
+    model_path: Annotated[str, Field(json_schema_extra=RESTART_BOTH)] = ""
     """Base model as a local Hugging Face folder; wins over model_name."""
-    backend: Literal["auto", "peft", "stub"] = "auto"
+    backend: Annotated[Literal["auto", "peft", "stub"], Field(json_schema_extra=RESTART_BOTH)] = "auto"
     """Which trainer runs."""
     allow_stub: bool = False
     """Whether results of the stub backend may be promoted."""
@@ -61,7 +64,7 @@ class Config(Section):
     """Peak learning rate."""
     max_length: Annotated[int, Field(ge=8, json_schema_extra=IDENTITY)] = 1024
     """Longest row in tokens; longer rows are left out and counted."""
-    slots: Annotated[int, Field(ge=1, le=16)] = 1
+    slots: Annotated[int, Field(ge=1, le=16, json_schema_extra=RESTART)] = 1
     """Jobs that train at once, where the devices and their memory allow it: each slot is a GPU, or the CPU."""
     lora: LoraConfig = LoraConfig()
     training: TrainingConfig = TrainingConfig()
@@ -76,7 +79,7 @@ class Config(Section):
     inbox: InboxConfig = InboxConfig()
 
 
-JOB_KEYS: dict[str, type] = {"priority": int, "notes": str, "again": bool, "source": str}  # sidecar keys that are not config
+JOB_KEYS: dict[str, type] = {"priority": int, "not_before": str, "notes": str, "again": bool, "source": str}  # sidecar keys that are not config
 
 
 def leaves(model: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -214,10 +217,41 @@ def sidecar_layer(sidecar: Mapping[str, Any], where: str) -> tuple[dict[str, Any
     flat = {aliases.get(key, key): value for key, value in flat.items()}
     _reject_unknown(flat, [*allowed, *JOB_KEYS, *aliases], where)
     job = {key: value for key, value in flat.items() if key in JOB_KEYS}
+    if "priority" in job:
+        job["priority"] = priority_of(job["priority"], where)
+    if "not_before" in job:
+        job["not_before"] = moment_of(job["not_before"], where).isoformat()
     for key, value in job.items():
         if type(value) is not JOB_KEYS[key]:
             raise ConfigError(f"{where}: {key} = {value!r} is not a {JOB_KEYS[key].__name__}", hint="correct the sidecar", code="CONFIG_TYPE")
     return {key: value for key, value in flat.items() if key not in job}, job
+
+
+def merge_for_reload(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The layer of config.json that a running daemon can take over, and the keys that wait: key -> what is to be restarted.
+
+    Args: before: the layer in force. after: the layer that was read anew. Raises ConfigError as `resolve` does.
+    """
+    held = {key: str(marks["restart"]) for key, marks in leaves() if "restart" in marks}
+    old, new = _values(before), _values(after)
+    waiting = {key: what for key, what in held.items() if old[key] != new[key]}
+    flat = flatten(nest(flatten(after)))
+    in_force = flatten(nest(flatten(before)))
+    for key in waiting:
+        flat.pop(key, None)
+        if key in in_force:
+            flat[key] = in_force[key]
+    return nest(flat), waiting
+
+
+def changed_keys(before: Config, after: Config) -> tuple[str, ...]:
+    """The dotted keys whose values differ."""
+    old, new = (flatten(config.model_dump(mode="json")) for config in (before, after))
+    return tuple(key for key in sorted({*old, *new}) if old.get(key) != new.get(key))
+
+
+def _values(layer: Mapping[str, Any]) -> dict[str, Any]:
+    return flatten(resolve({"config.json": layer}).config.model_dump(mode="json"))
 
 
 def identity_of(config: Config) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from core.commands import Command
 from core.config import Config
 from core.gate import GateResult
-from core.records import Drop, Ended, Job
+from core.jobviews import EndedJob, JobViews
+from core.records import Drop, Job
 from core.tasks import ChildSeen
 from core.wire import Desired, Observed
 
@@ -28,6 +30,24 @@ class Entry:
     parses: bool  # the last line is whole JSON
     written: bool = False  # some process has it open for writing
     problem: str = ""
+    total_bytes: int = 0  # of a folder: of all that lies in it
+
+    @property
+    def persona(self) -> str:
+        return self.adapter.split("/")[0]
+
+    @property
+    def held_bytes(self) -> int:
+        """What it holds: of a folder all that lies in it."""
+        return max(self.size_bytes, self.total_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchSeen:
+    """How new files are noticed: by the system's events, or by looking every second, and why."""
+
+    how: Literal["events", "poll"]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +72,13 @@ class GateSeen:
     """The long-lived gate child."""
 
     alive: bool
-    drop: str | None = None  # what it works on
+    drop: str | None = None  # what it works on, or has answered: the first of `drops`
     result: GateResult | None = None
     died: bool = False  # it ended while it worked on `drop`
     end: str = ""  # how it died, in words
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndedJob:
-    """What later decisions need of an ended job."""
-
-    id: str
-    adapter: str
-    drop: str
-    identity: str
-    state: str
-    facts: Ended
+    behind: tuple[str, ...] = ()  # drops that were handed over after `drop`, in order
+    results: Mapping[str, GateResult] = field(default_factory=dict)  # of those behind it
+    room: int = 1  # how many more small drops it takes while only small ones are at work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +100,11 @@ class DiskSeen:
     free_inodes: int | None = None  # None: this file system does not count them
     home_bytes: int = 0  # what lorad holds, by the last count
     low: str = ""  # why no training may run now, in words; empty: there is room
+    short: str = ""  # why none may start, though one under way goes on: what it needs does not fit above the floor
+
+    def has_room(self, needs_bytes: int = 16 << 20, needs_inodes: int = 200) -> bool:
+        """Whether a child of any kind may write that much: one that finds the disk full would only be started again and again."""
+        return self.free_bytes >= needs_bytes and (self.free_inodes is None or self.free_inodes >= needs_inodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +118,7 @@ class DeviceSeen:
     celsius: float | None = None
     foreign: str = ""  # who else holds its memory, in words with the pid; empty: nobody that matters
     hot: str = ""  # why training pauses on it, in words
+    held: str = ""  # what its child was told of that; empty: to go on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +128,7 @@ class Due:
     entry: str  # its name in config
     does: str  # train, gc, snapshot, backup
     adapter: str = ""
+    drop: str = ""  # train: the adapter's newest accepted drop that is not set aside; empty: there is none
     at: datetime  # the newest time that was due
 
 
@@ -125,13 +143,18 @@ class Facts:
     stopping: bool = False
     disk: DiskSeen = DiskSeen()
     devices: tuple[DeviceSeen, ...] = ()  # by slot; empty: nothing is known of them
+    need_bytes: int | None = None  # memory that one training takes, by estimate; None: unknown
     paused: str = ""  # why the whole queue waits (a person said so), in words
     closed: str = ""  # why the calendar lets nothing train now, in words with the time when it opens
     due: tuple[Due, ...] = ()
-    entries: tuple[Entry, ...] = ()
+    watch: WatchSeen = WatchSeen(how="events")
+    entries: tuple[Entry, ...] = ()  # the oldest of each adapter; a burst is looked at by and by
+    num_entries: int = 0  # all that the last scan found
+    taken_bytes: Mapping[str, int] = field(default_factory=dict)  # persona -> bytes of its drops of the last 24 hours; only where there is a quota
     drops: Mapping[str, DropSeen] = field(default_factory=dict)  # settling, gating, accepted without a job or with a check open
     set_aside: frozenset[str] = frozenset()  # accepted drops already set aside
     unproven: frozenset[str] = frozenset()  # accepted drops with a check open: no job that names one is started
+    unproven_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the same by adapter, oldest first
     gate: GateSeen = GateSeen(alive=False)
     deep_gate: GateSeen = GateSeen(alive=False)  # the child that checks accepted drops in the background
     trained_specs: tuple[str, ...] = ()  # ids of the schemas whose rows a backend trains
@@ -143,3 +166,8 @@ class Facts:
     commands: tuple[Command, ...] = ()
     versions: Mapping[str, int] = field(default_factory=dict)  # adapter -> highest version taken
     releases: Mapping[str, int] = field(default_factory=dict)  # release id -> version, of the releases on this box
+    views: JobViews = field(default_factory=JobViews)  # the same jobs by what decisions ask of them
+
+    def __post_init__(self) -> None:
+        if not self.views.counts and (self.jobs or self.ended):  # whoever keeps no views, as tests do, has them made
+            object.__setattr__(self, "views", JobViews.of(self.jobs.values(), self.ended.values()))

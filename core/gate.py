@@ -1,11 +1,16 @@
 """What the daemon asks of the gate child (`gate-spec.json`) and what the child answers (`result.json`).
 
-The child is long-lived: each line on its stdin is the path of a gate folder with a `gate-spec.json`. It answers inside
-that folder, `result.json` last. Accepted: everything that belongs to the drop lies sealed in `drop/`. Refused:
+The child is long-lived: each line on its stdin is the path of a gate folder with a `gate-spec.json`; several may wait. It
+answers inside that folder, `result.json` last. Accepted: everything that belongs to the drop lies sealed in `drop/`. Refused:
 `report.json` and `report.md` lie in the gate folder itself. A repeat on the same folder starts afresh.
 
 A drop that was accepted before may be asked about again at a deeper level (`accepted` names its rows folder): then
 `drop/` holds only the files that take the place of their namesakes in that folder.
+
+What was accepted earlier is told by a file to which the daemon only appends, one `KNOWN_LINE` a drop, and by how many
+bytes of it count for this drop: the child reads what is new since it was asked last. A drop that leaves makes another
+file; a child that was started again reads it from its beginning. A small drop may wait at the child behind others of its
+adapter whose acceptance is not decided yet (`after`): it counts those that the child itself has just accepted.
 """
 
 import difflib
@@ -22,6 +27,7 @@ if TYPE_CHECKING:  # its import costs more than a quick check
 
 GATE_SPEC = "gate-spec.json"
 GATE_RESULT = "result.json"
+ROWS_FOLDER = "rows"  # in the folder of an accepted drop
 ACCEPTED_DROP = "drop"  # sub-folder with rows.jsonl.zst, index.jsonl, report.json, report.md, SEALED
 QUARANTINE = "quarantine.jsonl"  # in an accepted drop: the rows that it was accepted without
 
@@ -59,6 +65,10 @@ class GateSpec:
     max_overlong_share: float = 0.05
     references: tuple[str, ...] = ()  # evaluation sets that must not be inside
     known: tuple[KnownDrop, ...] = ()  # the adapter's earlier accepted drops, in order
+    known_file: str = ""  # the same, by a file that grows; see above
+    known_bytes: int = 0  # as far as it counts
+    known_root: str = ""  # the folder with a folder of each drop, which holds ROWS_FOLDER
+    after: tuple[str, ...] = ()  # drops of the adapter that wait at the child before this one
     embedder: str = ""  # folder of the sealed sentence model
     profile: str = "default"
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # check id -> limit -> value, where the profile differs
@@ -79,6 +89,7 @@ class GateResult:
     size_bytes: int = 0
     rows: int = 0  # kept; with `quarantined` those of the file
     quarantined: int = 0
+    new_groups: int = 0  # conversations that no earlier drop has; 0: later drops are judged alike without this one
     objective: str = "sft"  # what the rows are for
     codes: tuple[str, ...] = ()  # ids of the error findings, most harmful first
     code: str = ""  # of an error: FILE_VANISHED, FILE_CHANGED, DISK_FULL, IO_ERROR, OUT_OF_MEMORY, GATE_CRASH, GATE_SPEC, …

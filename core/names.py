@@ -1,7 +1,7 @@
 """Names of adapters and identifiers of jobs, drops and runs."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from core.errors import UsageError
 
@@ -36,3 +36,14 @@ def parse_adapter(text: str) -> str:
 def stamp(now: datetime, suffix: str) -> str:
     """A time-sortable identifier body: UTC to the millisecond plus a random suffix made by the caller."""
     return f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}-{suffix}"
+
+
+def stamp_after(newest: str, now: datetime, suffix: str) -> str:
+    """The same, but never at or before the identifier `newest`: names keep their order where several are made in a
+    millisecond, and where the clock was set back."""
+    try:
+        day, time_of_day, milliseconds = newest.split("-")[1:4]
+        least = datetime.strptime(f"{day}{time_of_day}{milliseconds}+0000", "%Y%m%d%H%M%S%f%z") + timedelta(milliseconds=1)
+    except ValueError:
+        return stamp(now, suffix)
+    return stamp(max(now.astimezone(UTC), least), suffix)

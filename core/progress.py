@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from core.endings import cause, code_of, error_of, hang, hint_of, is_final, lost_without_blame, smaller_batch, steps_to_repeat
 from core.exits import ChildExit
 from core.facts import Facts
 from core.lifecycle import Event
+from core.queue import retry_at, why_stop
 from core.records import (
     ChildRef,
     Ended,
@@ -25,7 +27,6 @@ from core.steps import Move, Record, SetAside, StartChild, Step, StopChild
 from core.tasks import ChildSeen
 
 BASE = "base"  # model id of the base
-START_FREE_BYTES = 512 << 20  # a training run starts only above this: three checkpoints and a resume point of a small base
 DISK_FULL = "DISK_FULL"
 
 
@@ -37,33 +38,7 @@ def with_child(facts: StateFacts, child: ChildRef | None) -> StateFacts:
     return replace(facts, child=child)  # type: ignore[arg-type]
 
 
-def lost_without_blame(child: ChildSeen, facts: Facts) -> bool:
-    """Whether the child ended by our own stop or with an earlier daemon: then it is not an attempt."""
-    if child.note is not None:
-        return child.note.code == ChildExit.STOPPED
-    return child.ref.instance != facts.instance
-
-
-def cause(child: ChildSeen) -> str:
-    """Why a child ended, in one sentence."""
-    if child.note is None:
-        return f"the {child.ref.kind.value} child was killed or crashed; see runs/…/{child.ref.run}/log.txt"
-    return child.note.reason or f"the {child.ref.kind.value} child ended with {child.note.code}"
-
-
-# ---------------------------------------------------------------- queued and training
-
-
-def decide_start(facts: Facts, free_slots: list[int], now: datetime) -> Iterator[Step]:
-    """Start the most urgent queued jobs in the free slots. One that names a drop whose check is open waits for it."""
-    queued = (job for job in facts.jobs.values() if job.state is JobState.QUEUED)
-    waiting = [job for job in queued if not any(ref.id in facts.unproven for ref in job.card.drops)]
-    if facts.base_sha256 is None or facts.disk.free_bytes < START_FREE_BYTES:
-        return
-    for job in sorted(waiting, key=lambda job: (-job.card.priority, job.id)):
-        if not free_slots:
-            return
-        yield StartChild(job=job.id, kind=Kind.TRAIN, slot=free_slots.pop(0))
+# ---------------------------------------------------------------- training
 
 
 def decide_training(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
@@ -72,10 +47,11 @@ def decide_training(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
     assert isinstance(work, Training)
     child = facts.children[job.id]
     if child.alive:
-        if work.cancel or facts.stopping:
-            yield StopChild(job=job.id)
+        hung = hang(child, facts.config)
+        if hung or work.cancel or work.pause or facts.stopping or why_stop(facts):
+            yield StopChild(job=job.id, hung=hung)
         return
-    code = child.note.code if child.note is not None else None
+    code = code_of(child)
     if work.cancel:
         yield Move(job=job.id, event=Event.CANCEL, facts=Ended(at=now, reason="cancelled", by="person", attempts=work.attempts, started_at=work.since))
     elif code == ChildExit.DONE and child.candidates:
@@ -90,28 +66,30 @@ def decide_training(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
 def _back_to_queue(job: Job, work: Training, child: ChildSeen, facts: Facts, now: datetime) -> Step:
     moved_on = child.checkpoint is not None and child.checkpoint != work.checkpoint
     blameless = lost_without_blame(child, facts)
-    attempts = 0 if moved_on else work.attempts
-    attempts += 0 if blameless else 1
-    if attempts >= facts.config.training.max_attempts:
+    attempts = (0 if moved_on else work.attempts) + (0 if blameless else 1)
+    if not blameless and is_final(child, attempts, work.micro_batch, facts.config):
         return Move(job=job.id, event=Event.FAIL, facts=_failed(child, replace(work, attempts=attempts), now))
-    smaller = work.micro_batch
-    if child.note is not None and child.note.code == ChildExit.OUT_OF_MEMORY:
-        smaller = max(1, (work.micro_batch or 8) // 2)
-    reason = cause(child) if not blameless or (child.note and child.note.error) else "interrupted"
-    queued = Queued(since=now, reason=reason, attempts=attempts, checkpoint=child.checkpoint or work.checkpoint, micro_batch=smaller)
+    checkpoint = child.checkpoint or work.checkpoint
+    if not blameless or (child.note and child.note.error):
+        reason = cause(child)
+    else:
+        reason = why_stop(facts) or "interrupted"
+        if repeated := steps_to_repeat(child, checkpoint):
+            reason += f"; {repeated} steps are repeated"
+    queued = Queued(
+        since=now,
+        reason=reason,
+        attempts=attempts,
+        checkpoint=checkpoint,
+        micro_batch=smaller_batch(child, work.micro_batch, facts.config),
+        not_before=None if blameless else retry_at(attempts, now),
+        paused=work.pause,
+    )
     return Move(job=job.id, event=Event.STOPPED, facts=queued)
 
 
 def _failed(child: ChildSeen, work: Training, now: datetime) -> Ended:
-    note = child.note
-    return Ended(
-        at=now,
-        reason=cause(child),
-        hint=(note.hint if note else "") or "`lorad jobs logs ID` shows the end of the log; `lorad jobs retry ID` tries again",
-        code=(note.error if note else "") or "CHILD_CRASHED",
-        attempts=work.attempts,
-        started_at=work.since,
-    )
+    return Ended(at=now, reason=cause(child), hint=hint_of(child), code=error_of(child), attempts=work.attempts, started_at=work.since)
 
 
 # ---------------------------------------------------------------- ranking
@@ -124,7 +102,7 @@ def live_release(adapter: str, facts: Facts) -> str | None:
 
 def has_turn(job: Job, facts: Facts) -> bool:
     """Of an adapter's jobs in ranking or releasing the oldest acts; one that only waits for a target lets the next go on."""
-    for other in facts.jobs.values():
+    for other in facts.views.active.values():
         older = other.id < job.id and other.card.adapter == job.card.adapter and other.state in (JobState.RANKING, JobState.RELEASING)
         waits = isinstance(other.facts, Releasing) and bool(other.facts.fences and other.facts.reason)
         if older and not waits:
@@ -148,8 +126,8 @@ def decide_ranking(job: Job, facts: Facts, free_slots: list[int], now: datetime)
         child = facts.children[job.id]
         if not child.alive:
             yield _absorb(job, ranking, child, facts, now)
-        elif ranking.cancel or facts.stopping:
-            yield StopChild(job=job.id)
+        elif (hung := hang(child, facts.config)) or ranking.cancel or facts.stopping:
+            yield StopChild(job=job.id, hung=hung)
         return
     if ranking.cancel:
         yield Move(job=job.id, event=Event.CANCEL, facts=ended_by_person(ranking, "cancelled", now))
@@ -166,7 +144,7 @@ def decide_ranking(job: Job, facts: Facts, free_slots: list[int], now: datetime)
         yield _hold(job, ranking, f"evidence missing: the bytes of the incumbent {incumbent[:12]} are not in adapters/", now)
     elif ranking.word is not None:
         yield from _after_verdict(job, ranking, ranking.word, now)
-    elif not facts.stopping:
+    elif not facts.stopping and facts.disk.has_room():
         yield from _next_file(job, ranking, free_slots)
 
 
@@ -194,10 +172,10 @@ def _absorb(job: Job, ranking: Ranking, child: ChildSeen, facts: Facts, now: dat
         return Record(job=job.id, facts=replace(idle, verdict=run, word=note.word, reason=note.reason))
     if lost_without_blame(child, facts):
         return Record(job=job.id, facts=replace(ranking, child=None, reason="interrupted"))
-    final = note is not None and note.code in (ChildExit.BAD_SPEC, ChildExit.BAD_DATA)
-    if final or ranking.attempts + 1 >= facts.config.training.max_attempts:
-        return _hold(job, replace(ranking, child=None, attempts=ranking.attempts + 1), f"evidence missing: {cause(child)}", now)
-    return Record(job=job.id, facts=replace(ranking, child=None, attempts=ranking.attempts + 1, reason=cause(child)))
+    tried = replace(ranking, child=None, attempts=ranking.attempts + 1, reason=cause(child))
+    if is_final(child, tried.attempts, ranking.micro_batch, facts.config):
+        return _hold(job, tried, f"evidence missing: {cause(child)}", now)
+    return Record(job=job.id, facts=replace(tried, micro_batch=smaller_batch(child, ranking.micro_batch, facts.config)))
 
 
 def _hold(job: Job, ranking: Ranking, reason: str, now: datetime) -> Step:
@@ -219,11 +197,10 @@ def decide_held(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
     """A held job is superseded once a newer job of its adapter is released."""
     held = job.facts
     assert isinstance(held, Held)
-    for ended in facts.ended.values():
-        if ended.adapter == job.card.adapter and ended.state == JobState.RELEASED and ended.id > job.id:
-            reason = f"superseded by {ended.id}"
-            yield Move(job=job.id, event=Event.SUPERSEDE, facts=Ended(at=now, reason=reason, verdict=held.ranking.verdict, started_at=held.ranking.since))
-            return
+    newer = facts.views.newest_released.get(job.card.adapter, "")
+    if newer > job.id:
+        ended = Ended(at=now, reason=f"superseded by {newer}", verdict=held.ranking.verdict, started_at=held.ranking.since)
+        yield Move(job=job.id, event=Event.SUPERSEDE, facts=ended)
 
 
 def ended_by_person(ranking: Ranking | None, reason: str, now: datetime, actor: str = "person") -> Ended:

@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from core.background import decide_background
+from core.calendar import decide_due
+from core.devices import decide_holds
 from core.facts import Facts
 from core.intake import decide_intake
-from core.progress import decide_held, decide_ranking, decide_start, decide_training
+from core.lifecycle import Event
+from core.progress import decide_held, decide_ranking, decide_training
+from core.queue import decide_start, usable_slots
 from core.records import JobState
 from core.requests import decide_requests
 from core.rollout import decide_releasing, mend_wishes
-from core.steps import Decision, Step
+from core.steps import Decision, Move, PauseQueue, Step
 
 
 def decide(facts: Facts, now: datetime) -> Decision:
@@ -19,17 +23,23 @@ def decide(facts: Facts, now: datetime) -> Decision:
 
 
 def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
-    free_slots = list(facts.free_slots)
+    free_slots = usable_slots(facts)
     touched: set[str] = set()
     for request in decide_requests(facts, now):
         touched.add(getattr(request, "job", ""))
+        if isinstance(request, PauseQueue):
+            free_slots.clear()
         yield request
-    for job in sorted(facts.jobs.values(), key=lambda job: job.id):
+    yield from decide_holds(facts)
+    for job in sorted(facts.views.active.values(), key=lambda job: job.id):
         if job.id in touched:
             continue
         match job.state:
             case JobState.TRAINING:
-                yield from decide_training(job, facts, now)
+                for step in decide_training(job, facts, now):
+                    if isinstance(step, Move) and step.event is Event.STOPPED:
+                        free_slots.clear()  # what was interrupted stands in the queue with the next tick, before what is new
+                    yield step
             case JobState.RANKING:
                 yield from decide_ranking(job, facts, free_slots, now)
             case JobState.HELD:
@@ -39,7 +49,8 @@ def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
     if facts.stopping:
         return
     yield from mend_wishes(facts)
-    if not any(job in touched for job in facts.jobs):
+    if touched.isdisjoint(facts.jobs):
         yield from decide_start(facts, free_slots, now)
+        yield from decide_due(facts)
     yield from decide_intake(facts, now)
     yield from decide_background(facts, touched, now)

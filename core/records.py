@@ -116,6 +116,7 @@ class Ranking:
     looks: int = 0  # at the gate split, counted before each
     child: ChildRef | None = None
     attempts: int = 0
+    micro_batch: int | None = None  # of scoring; set by the memory ladder
     reason: str = ""
     cancel: bool = False
     approved_by: str | None = None  # set when a person approved and the incumbent had changed
@@ -175,6 +176,20 @@ class DropRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DropList:
+    """What a job trains on, in a short and exact form: the adapter's accepted drops up to `upto`, but for `without`.
+
+    Drop ids only grow, so that nothing accepted later can stand before `upto` unless `without` names it. A list that
+    named each drop would cost a burst of N drops N * N / 2 entries on disk.
+    """
+
+    upto: str  # the job's own drop
+    without: tuple[str, ...] = ()  # set aside, or not accepted yet, when the job was made
+    count: int
+    sha256: str  # of the list: SHA-256 over the digest before, drop id and SHA-256 of its bytes, one drop after another
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobCard:
     """What a job is, fixed when it is made (`job.json`)."""
 
@@ -186,10 +201,22 @@ class JobCard:
     identity: str
     priority: int = 0  # higher runs first
     created_at: datetime
-    drops: tuple[DropRef, ...]
+    drops: tuple[DropRef, ...] = ()  # of a card that names each drop, as an earlier lorad wrote them
+    rows_of: DropList | None = None  # of a card that names them together
     base_sha256: str
     backend: str
     retry_of: str | None = None
+
+    @property
+    def num_drops(self) -> int:
+        """How many drops the job trains on."""
+        return self.rows_of.count if self.rows_of else len(self.drops)
+
+    def trains_on(self, drop: str, adapter: str) -> bool:
+        """Whether the job trains on this accepted drop of `adapter`."""
+        if self.rows_of is None:
+            return any(ref.id == drop for ref in self.drops)
+        return adapter == self.adapter and drop <= self.rows_of.upto and drop not in self.rows_of.without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +243,7 @@ class Claim:
     inode: int
     size_bytes: int
     mtime_ns: int
+    total_bytes: int = 0  # of a folder: of all that lay in it
     file: str  # name of the file, as the person gave it
     sidecar: str | None = None
     problem: str = ""  # why the entry can never be a drop: it is taken only to be refused with a report

@@ -1,4 +1,8 @@
-"""Decides about what people ask for. Each command is answered once; repeating one does nothing. Pure."""
+"""Decides about what people ask for. Each command is answered once; repeating one does nothing. Pure.
+
+A daemon that is killed between the steps of a command and its answer finds the command again. What it had done then
+bears a time that is not before the command was made: so it knows its own work from that of others, and answers yes.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,20 +11,48 @@ from datetime import datetime
 from core.commands import Answer, Command, CommandKind
 from core.errors import IllegalTransition
 from core.facts import Facts
+from core.housekeeping import KINDS, decide_housekeeping
 from core.lifecycle import Event, step
 from core.progress import ended_by_person, live_release
-from core.records import Held, Job, JobState, Ranking, Releasing, StateFacts, Training
-from core.steps import Move, Record, Reply, RetryJob, SetAside, SetWish, Step
+from core.queue import pause_words
+from core.records import Held, Job, JobState, Queued, Ranking, Releasing, StateFacts, Training
+from core.steps import Move, PauseQueue, Record, ReloadConfig, Reply, ResumeQueue, RetryJob, SetAside, SetWish, Step
 from core.wire import Wish
 
 
 def decide_requests(facts: Facts, now: datetime) -> Iterator[Step]:
-    """The steps of every waiting command, each closed by its answer."""
+    """The steps of every waiting command, each closed by its answer.
+
+    Of those about the same job, adapter, or the whole queue, one a tick: the second is decided on what the first has made.
+    """
+    begun: set[str] = set()
     for command in facts.commands:
-        if now >= command.expires_at:
+        about = command.job or command.adapter
+        if about in begun:
+            continue
+        begun.add(about)
+        if done := _done_before(command, facts):
+            yield _yes(command, done)
+        elif now >= command.expires_at:
             yield _no(command, "the daemon read it too late", "say it again", "EXPIRED")
         else:
-            yield from _decide(command, facts, now)
+            yield from _decide(command, facts, max(now, command.made_at))
+
+
+def _done_before(command: Command, facts: Facts) -> str:
+    """What this very command has led to before the daemon was killed, in words; empty: nothing yet."""
+    ended, job = facts.views.ended.get(command.job), facts.jobs.get(command.job)
+    match command.kind:
+        case CommandKind.CANCEL | CommandKind.REFUSE if ended is not None and ended.facts.at >= command.made_at:
+            wanted = JobState.CANCELLED if command.kind is CommandKind.CANCEL else JobState.REFUSED
+            return f"job {ended.id} is {wanted.value}" if ended.state == wanted else ""
+        case CommandKind.APPROVE if ended is not None and ended.facts.at >= command.made_at:
+            return f"job {ended.id} is released" if ended.state == JobState.RELEASED else ""
+        case CommandKind.APPROVE if job is not None and isinstance(job.facts, Ranking | Releasing) and job.facts.since >= command.made_at:
+            ranking = job.facts if isinstance(job.facts, Ranking) else job.facts.ranking
+            mine = ranking.approved_by == (command.actor or "a person") or ranking.reason == "incumbent changed"
+            return f"job {job.id} is approved and on its way" if mine else ""
+    return ""
 
 
 def _decide(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
@@ -29,7 +61,13 @@ def _decide(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
             yield from _rollback(command, facts, now)
         case CommandKind.RETRY:
             yield from _retry(command, facts)
-        case CommandKind.CANCEL | CommandKind.APPROVE | CommandKind.REFUSE:
+        case CommandKind.RELOAD:
+            yield ReloadConfig(command=command)
+        case kind if kind in KINDS:
+            yield from decide_housekeeping(command, facts)
+        case CommandKind.PAUSE | CommandKind.RESUME if not command.job:
+            yield from _on_queue(command, facts)
+        case CommandKind.CANCEL | CommandKind.APPROVE | CommandKind.REFUSE | CommandKind.PAUSE | CommandKind.RESUME:
             job = facts.jobs.get(command.job)
             if job is None:
                 yield _unknown(command, facts)
@@ -45,7 +83,10 @@ def _on_job(command: Command, job: Job, facts: Facts, now: datetime) -> Iterator
         yield _cancel(job, now)
         if isinstance(job.facts, Releasing):
             yield from _wish_for_live(job, job.facts, facts)
-        yield _yes(command, f"job {job.id} is being cancelled")
+        kept = f"; its newest checkpoint stays, `lorad jobs show {job.id}` says where" if isinstance(job.facts, Training | Ranking | Held) else ""
+        yield _yes(command, f"job {job.id} is being cancelled{kept}")
+    elif command.kind in (CommandKind.PAUSE, CommandKind.RESUME):
+        yield from _pause(command, job)
     elif command.kind is CommandKind.REFUSE:
         ranking = job.facts.ranking if isinstance(job.facts, Held) else None
         move = _checked(job, Event.REFUSE, ended_by_person(ranking, command.reason or "refused by a person", now, command.actor))
@@ -66,6 +107,44 @@ def _cancel(job: Job, now: datetime) -> Step:
         return Record(job=job.id, facts=replace(job.facts, cancel=True))
     ranking = job.facts.ranking if isinstance(job.facts, Held) else job.facts if isinstance(job.facts, Ranking) else None
     return _checked(job, Event.CANCEL, ended_by_person(ranking, "cancelled", now))
+
+
+def _pause(command: Command, job: Job) -> Iterator[Step]:
+    """Pause or resume one job. What is so already is answered with yes: the wish holds."""
+    work = job.facts
+    if not isinstance(work, Queued | Training) or (isinstance(work, Training) and work.cancel):
+        state = "being cancelled" if getattr(work, "cancel", False) else job.state.value
+        hint = f"only a job that is queued or training can be paused and resumed; `lorad jobs cancel {job.id}` ends this one"
+        yield _no(command, f"job {job.id} is {state}", hint, "ILLEGAL_TRANSITION")
+        return
+    words = pause_words(command.actor, command.reason) if command.kind is CommandKind.PAUSE else ""
+    known = work.paused if isinstance(work, Queued) else work.pause
+    if bool(words) == bool(known):
+        yield _yes(command, f"job {job.id} is {known} already" if known else f"job {job.id} is not paused")
+        return
+    after = replace(work, paused=words) if isinstance(work, Queued) else replace(work, pause=words)
+    yield Record(job=job.id, facts=after)
+    if not words:
+        yield _yes(command, f"job {job.id} may run again")
+    elif isinstance(work, Training):
+        yield _yes(command, f"job {job.id} writes a checkpoint and waits; `lorad jobs resume {job.id}` goes on from it")
+    else:
+        yield _yes(command, f"job {job.id} waits until `lorad jobs resume {job.id}`")
+
+
+def _on_queue(command: Command, facts: Facts) -> Iterator[Step]:
+    """Pause or resume everything."""
+    if command.kind is CommandKind.PAUSE:
+        if facts.paused:
+            yield _yes(command, f"the queue is {facts.paused} already")
+            return
+        yield PauseQueue(actor=command.actor, reason=command.reason)
+        yield _yes(command, "nothing trains until `lorad jobs resume`; a training under way writes a checkpoint and waits")
+        return
+    if facts.paused:
+        yield ResumeQueue()
+    waiting = f"; {len(facts.views.queued)} jobs wait" if facts.views.queued else ""
+    yield _yes(command, f"the queue goes on{waiting}" if facts.paused else f"the queue is not paused{waiting}")
 
 
 def _wish_for_live(job: Job, work: Releasing, facts: Facts) -> Iterator[Step]:
@@ -100,6 +179,9 @@ def _approve(command: Command, job: Job, facts: Facts, now: datetime) -> Iterato
 
 def _retry(command: Command, facts: Facts) -> Iterator[Step]:
     ended = facts.ended.get(command.job)
+    if ended is not None and (command.job_made in facts.jobs or command.job_made in facts.ended):
+        yield RetryJob(command=command, of=ended)  # made before the daemon was killed: it only has to be answered
+        return
     if ended is None:
         job = facts.jobs.get(command.job)
         if job is not None:
@@ -107,8 +189,7 @@ def _retry(command: Command, facts: Facts) -> Iterator[Step]:
         else:
             yield _unknown(command, facts)
         return
-    same = [job.id for job in facts.jobs.values() if job.card.identity == ended.identity]
-    same += [other.id for other in facts.ended.values() if other.identity == ended.identity and other.state == JobState.RELEASED and other.id != ended.id]
+    same = [job for job in facts.views.with_identity(ended.identity) if job != ended.id]
     if same:
         yield _no(command, f"job {same[0]} has the same rows and is on its way or released", "`lorad drop --again` trains on them once more", "DUPLICATE")
         return
@@ -121,13 +202,16 @@ def _retry(command: Command, facts: Facts) -> Iterator[Step]:
 def _rollback(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
     alias = command.adapter
     live = live_release(alias, facts)
+    if live == command.to_release and live != command.from_release:
+        yield _yes(command, f"{alias} serves {live[:12] if live else 'the base'}")
+        return
     if live != command.from_release:
         yield _no(command, f"{alias} serves {live or 'the base'} now, not {command.from_release or 'the base'}", "look again and repeat", "INCUMBENT_CHANGED")
         return
     if command.to_release is not None and command.to_release not in facts.releases:
         yield _no(command, f"release {command.to_release!r} is not on this box", f"`lorad adapters show {alias}` lists them", "RELEASE_UNKNOWN")
         return
-    for job in facts.jobs.values():
+    for job in facts.views.active.values():
         if job.card.adapter == alias and isinstance(job.facts, Ranking | Releasing) and not job.facts.cancel:
             yield Record(job=job.id, facts=replace(job.facts, cancel=True))
     for target in facts.targets:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from core.endings import cause, error_of, hang, hint_of, is_final, lost_without_blame
 from core.exits import ChildExit
 from core.facts import Facts, TargetSeen
 from core.lifecycle import Event
-from core.progress import cause, lost_without_blame
 from core.records import Ended, Job, JobState, Kind, Releasing
 from core.steps import Move, PlaceRelease, Record, SetWish, StartChild, Step, StopChild
 from core.wire import AliasState, Outcome, Wish
@@ -29,7 +29,7 @@ def decide_releasing(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
         return
     elif work.version is None and _reserves_next(job, facts):
         yield Record(job=job.id, facts=replace(work, version=facts.versions.get(job.card.adapter, 0) + 1))
-    elif work.version is not None and work.release is None:
+    elif work.version is not None and work.release is None and facts.disk.has_room():
         yield StartChild(job=job.id, kind=Kind.PACK)
     elif work.release is not None:
         yield from _publish(job, work, facts, now)
@@ -37,7 +37,7 @@ def decide_releasing(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
 
 def _reserves_next(job: Job, facts: Facts) -> bool:
     """One job of an adapter reserves a version in a tick, the oldest: two would take the same number."""
-    waiting = [other.id for other in facts.jobs.values() if isinstance(other.facts, Releasing) and other.facts.version is None]
+    waiting = [other.id for other in facts.views.active.values() if isinstance(other.facts, Releasing) and other.facts.version is None]
     return job.id == min(other for other in waiting if facts.jobs[other].card.adapter == job.card.adapter)
 
 
@@ -45,25 +45,25 @@ def _newer_owner(job: Job, facts: Facts) -> bool:
     """Whether a newer promoted job of the adapter has taken over the wish."""
     return any(
         other.id > job.id and other.card.adapter == job.card.adapter and isinstance(other.facts, Releasing) and other.facts.release is not None
-        for other in facts.jobs.values()
+        for other in facts.views.active.values()
     )
 
 
 def _after_pack(job: Job, work: Releasing, facts: Facts, now: datetime) -> Iterator[Step]:
     child = facts.children[job.id]
     if child.alive:
-        if work.cancel or facts.stopping:
-            yield StopChild(job=job.id)
+        hung = hang(child, facts.config)
+        if hung or work.cancel or facts.stopping:
+            yield StopChild(job=job.id, hung=hung)
         return
     note = child.note
     if note is not None and note.code == ChildExit.DONE and note.release:
         yield PlaceRelease(job=job.id, run=child.ref.run, release=note.release)
         return
-    attempts = work.attempts + (0 if lost_without_blame(child, facts) else 1)
-    final = note is not None and note.code in (ChildExit.BAD_SPEC, ChildExit.BAD_DATA)
-    if final or attempts >= facts.config.training.max_attempts:
-        hint = (note.hint if note else "") or "`lorad jobs logs ID` shows the end of the log"
-        ended = Ended(at=now, reason=cause(child), hint=hint, code=(note.error if note else "") or "CHILD_CRASHED", attempts=attempts, started_at=work.since)
+    blameless = lost_without_blame(child, facts)
+    attempts = work.attempts + (0 if blameless else 1)
+    if not blameless and is_final(child, attempts, None, facts.config):
+        ended = Ended(at=now, reason=cause(child), hint=hint_of(child), code=error_of(child), attempts=attempts, started_at=work.since)
         yield Move(job=job.id, event=Event.FAIL, facts=ended)
     else:
         yield Record(job=job.id, facts=replace(work, child=None, attempts=attempts, reason=""))
@@ -155,7 +155,7 @@ def _ended(work: Releasing, reason: str, now: datetime) -> Ended:
 
 def mend_wishes(facts: Facts) -> Iterator[Step]:
     """Where a target refused a wish that no job stands behind any more, wish for what is live."""
-    behind = {job.card.adapter for job in facts.jobs.values() if job.state is JobState.RELEASING}
+    behind = {job.card.adapter for job in facts.views.active.values() if job.state is JobState.RELEASING}
     for target in facts.targets:
         for alias, wish in (target.desired.aliases if target.desired else {}).items():
             assert target.desired is not None

@@ -1,18 +1,24 @@
 """The sections of the config schema. Each field's docstring is its help text.
 
 A field marked SIDECAR may be set by whoever drops a file; a field marked IDENTITY changes rows, row weights or objective,
-so that the same bytes under another value are another drop.
+so that the same bytes under another value are another drop. A field marked RESTART is read once by the programs that it
+names: a reload of the config leaves it as it was, and says so.
 """
 
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from core.errors import UsageError
 from core.names import is_part, parse_adapter
+from core.windows import never_open, parse_span
 
 SIDECAR = {"sidecar": True}
 IDENTITY = {"sidecar": True, "identity": True}
+RESTART = {"restart": "lorad"}
+RESTART_SERVING = {"restart": "lorad-serve"}
+RESTART_BOTH = {"restart": "lorad and lorad-serve"}
 PUBLIC_HINT = "set serving.api_keys_file to a file with one key a line, or serve on 127.0.0.1"
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -164,19 +170,19 @@ class DeployConfig(Section):
 class ServingConfig(Section):
     """The serving process."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = "127.0.0.1"
     """Address to listen on."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 8765
+    port: Annotated[int, Field(ge=1, le=65535, json_schema_extra=RESTART_SERVING)] = 8765
     """Port to listen on."""
-    home: str = ""
+    home: Annotated[str, Field(json_schema_extra=RESTART_BOTH)] = ""
     """Folder that serving owns; empty means <home>/serving."""
-    trust: str = ""
+    trust: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
     """Folder with release.pub, the public key that releases and wishes are signed with; empty means <home>/keys."""
-    api_keys_file: str = ""
+    api_keys_file: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
     """File with one API key a line; needed to listen on a public address."""
-    max_new_tokens: Count = 256
+    max_new_tokens: Annotated[int, Field(ge=1, json_schema_extra=RESTART_SERVING)] = 256
     """Tokens of an answer where the request names no limit."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, json_schema_extra=RESTART_SERVING)] = 0
     """CPU threads; 0 means all cores."""
 
     @model_validator(mode="after")
@@ -211,6 +217,14 @@ class ScheduleEntry(Section):
             raise ValueError('adapter belongs to "does": "train", and only there')
         return self
 
+    @field_validator("adapter")
+    @classmethod
+    def _adapter(cls, value: str) -> str:
+        try:
+            return parse_adapter(value) if value else ""
+        except UsageError as error:
+            raise ValueError(f"{error.what}; {error.hint}") from None
+
 
 class ScheduleConfig(Section):
     """When training may run, and what the clock starts."""
@@ -223,6 +237,35 @@ class ScheduleConfig(Section):
     """Training never runs inside these; one under way writes a checkpoint and waits."""
     entries: dict[str, ScheduleEntry] = {}
     """What the clock starts, by a name of your own; times missed while the daemon was down are made up once."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            return ZoneInfo(value).key if value else ""
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("no such time zone; write an IANA name such as Europe/Berlin") from None
+
+    @field_validator("windows", "quiet_hours")
+    @classmethod
+    def _spans(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            parse_span(text)
+        return value
+
+    @field_validator("entries")
+    @classmethod
+    def _names(cls, value: dict[str, ScheduleEntry]) -> dict[str, ScheduleEntry]:
+        for name in value:
+            if not is_part(name):
+                raise ValueError(f"{name!r}: use a-z, 0-9, '.', '_', '-'")
+        return value
+
+    @model_validator(mode="after")
+    def _some_time_is_left(self) -> "ScheduleConfig":
+        if never_open(self.windows, self.quiet_hours):
+            raise ValueError("windows and quiet_hours leave no minute of the week to train in")
+        return self
 
 
 class RetentionConfig(Section):

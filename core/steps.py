@@ -1,10 +1,12 @@
 """What the daemon may do about what it sees: the steps of a decision, plain values that `daemon.apply` carries out."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from core.commands import Answer, Command
-from core.facts import EndedJob, Entry
+from core.facts import Due, Entry
+from core.jobviews import EndedJob
 from core.lifecycle import Event
 from core.records import Kind, StateFacts
 from core.wire import Wish
@@ -163,9 +165,21 @@ class StartChild:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopChild:
-    """Ask the job's child to stop (TERM)."""
+    """Ask the job's child to stop (TERM); asked again and again, it is killed after a minute.
+
+    `hung` says, in words, for which silence: then its stack is saved first, and it is killed 10 s after the TERM.
+    """
 
     job: str
+    hung: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldSlot:
+    """Let the child in this slot pause between two steps; an empty `why` lets it go on."""
+
+    slot: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,11 +209,59 @@ class RetryJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PauseQueue:
+    """Let nothing train until it is resumed."""
+
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeQueue:
+    """Take the pause of the whole queue away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FireDue:
+    """Remember that the time of a schedule entry has come; where it asks for a training, make the job first, unless `skip` says why not."""
+
+    due: Due
+    skip: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     answer: Answer
     log: str = ""  # for the journal: what was asked, who asked, and why
     actor: str = ""
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginChore:
+    """Start gc, a snapshot or a backup in the background; a command is answered once it has ended."""
+
+    does: str  # gc, snapshot, backup
+    of: str = ""  # snapshot: the job whose checkpoint is meant; empty: the state of home
+    entry: str = ""  # the schedule entry that asks
+    command: Command | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinRelease:
+    """Write or take back in pins.json that retention must keep a release."""
+
+    release: str
+    pinned: bool
+    actor: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadConfig:
+    """Read config.json again, and answer what changed."""
+
+    command: Command
 
 
 Step = (
@@ -222,11 +284,34 @@ Step = (
     | Record
     | StartChild
     | StopChild
+    | HoldSlot
     | PlaceRelease
     | SetWish
     | RetryJob
+    | PauseQueue
+    | ResumeQueue
+    | FireDue
+    | BeginChore
+    | PinRelease
     | Reply
+    | ReloadConfig
 )
+
+
+TOGETHER = (TakeDrop, GateDrop, AcceptDrop, MakeJob)  # kinds of which several in a row are carried out at once
+MOST_TOGETHER = 64
+
+
+def in_runs(steps: Sequence[Step]) -> Iterator[tuple[Step, ...]]:
+    """The steps in order, those that are carried out together as one run."""
+    run: list[Step] = []
+    for step in steps:
+        if run and (type(step) is not type(run[0]) or not isinstance(step, TOGETHER) or len(run) >= MOST_TOGETHER):
+            yield tuple(run)
+            run = []
+        run.append(step)
+    if run:
+        yield tuple(run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ class TrainTask:
     rows: tuple[RowsOf, ...]
     settings: Mapping[str, object]  # the frozen config, nested (core.config.Config as JSON)
     checkpoint: str | None = None  # folder of a sealed resume point
-    micro_batch: int | None = None
+    micro_batch: int | None = None  # set by the memory ladder: most rows of a forward pass; its tokens shrink alike
     kind: Literal["train"] = "train"
 
 
@@ -57,6 +57,7 @@ class ScoreTask:
     probe: str | None = None  # model id: also write probe.jsonl for it
     shift: str | None = None  # model id: also write scores/shift-<split>-<model>.jsonl (this drop's rows under another row's prompt)
     this_drop: str = ""
+    micro_batch: int | None = None  # as in TrainTask
     kind: Literal["score"] = "score"
 
 
@@ -125,6 +126,12 @@ class ExitNote:
     error: str = ""  # stable code of the error
     steps: int = 0  # train: optimizer steps done
     total_steps: int = 0
+    rows: int = 0  # train: rows of the train split
+    longest: int = 0  # train: tokens of the longest of them
+    tokens: int = 0  # train: tokens of the steps of this run, repeats counted
+    seconds: float = 0.0  # train: of those steps alone
+    device: str = ""  # train: cpu, or the name of the GPU
+    memory_mb: int = 0  # train: most that the child held there
     candidates: tuple[Candidate, ...] = ()  # train: kept checkpoints, paths relative to the run folder
     checkpoint: str | None = None  # train: newest resume point, relative to the run folder
     scores: Mapping[str, str] = field(default_factory=dict)  # score: "<split>/<model>" -> path relative to the run folder
@@ -135,13 +142,23 @@ class ExitNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSeen:
-    """What the daemon observes of a child: whether it lives, and its whole `exit.json` if there is one."""
+    """What the daemon observes of a child: whether it lives, its signs of life, how it ended, and its whole `exit.json`.
+
+    What only the daemon that started it can know (signs, exit status, signal) is empty for a child of an earlier one.
+    """
 
     ref: ChildRef
     alive: bool
     note: ExitNote | None = None
     silent_s: float = 0.0  # alive: since its last sign of life (monotonic)
     median_step_s: float | None = None  # alive: of its last steps; None before the first
+    step: int = 0  # the last one that it told of
+    micro_batch: int = 0  # most rows of a forward pass, as it told; 0: it has not
+    status: int | None = None  # ended: its exit status, where it ended by itself
     signal: int = 0  # ended: the signal that ended it
+    killed: bool = False  # ended: this daemon sent KILL
+    hung: str = ""  # ended: the silence for which this daemon ended it, in words
+    stack: tuple[str, ...] = ()  # hung: where it stood, innermost first
+    memory_kill: bool = False  # ended: the kernel counted a kill for want of memory while it ran
     checkpoint: str | None = None  # newest sealed resume point of the job, relative to runs/<job>/
     candidates: tuple[Candidate, ...] = ()  # sealed checkpoints of all the job's training runs

@@ -2,22 +2,24 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from core import steps as f
 from core.commands import Answer, Command
 from core.errors import LockHeldError, LoradError
 from core.exits import ChildExit
-from core.facts import EndedJob
+from core.jobviews import EndedJob
 from core.lifecycle import Event, step
+from core.names import stamp
 from core.progress import with_child
+from core.queue import QueuePause
 from core.records import (
     Accepted,
     ChildRef,
     Drop,
-    DropRef,
     Ended,
     Job,
     JobCard,
@@ -29,13 +31,16 @@ from core.records import (
 from core.steps import Step
 from core.tasks import ExitNote
 from daemon.children import Children
-from daemon.gatespec import accepted_of
+from daemon.disk import raise_if_broken
+from daemon.experience import note_training
 from daemon.index import Incident, Index
 from daemon.intake import Gates, Intake
+from daemon.schedules import mark_of
 from daemon.tasks import WORDS, make_task
 from store import jobs, runs
 from store.commands import put_answer
 from store.journal import write_entry
+from store.pauses import clear_pause, write_pause
 from store.releases import place_release, read_releases
 from store.targets import set_wish
 
@@ -57,7 +62,7 @@ class Applier:
         """Carry out one step. Raises OSError and LoradError; the next tick decides again."""
         match the_step:
             case f.MakeJob():
-                self._make_job(the_step.drop, now)
+                self._make_jobs([the_step], now)
             case f.TakeOut():
                 self._take_out(the_step, now)
             case f.Move():
@@ -67,7 +72,10 @@ class Applier:
             case f.StartChild():
                 self._start(the_step, now)
             case f.StopChild():
-                self._children.stop(the_step.job)
+                self._children.stop(the_step.job, hung=the_step.hung)
+            case f.HoldSlot():
+                self._children.hold(the_step.slot, the_step.why)
+                self._tell(now, "slot.paused" if the_step.why else "slot.goes_on", slot=the_step.slot, reason=the_step.why)
             case f.PlaceRelease():
                 self._place(the_step, now)
             case f.SetWish():
@@ -75,6 +83,10 @@ class Applier:
                 self._journal(now, "wish", target=the_step.target, adapter=the_step.alias, release=the_step.wish.release or "base", fence=desired.fence)
             case f.RetryJob():
                 self._retry(the_step.command, the_step.of, now)
+            case f.FireDue():
+                self._fire(the_step, now)
+            case f.PauseQueue() | f.ResumeQueue():
+                self._pause(the_step, now)
             case f.Reply():
                 put_answer(self._home, the_step.answer)
                 answer = the_step.answer
@@ -82,6 +94,29 @@ class Applier:
                 self._journal(now, f"command.{the_step.log}", command=answer.command, ok=answer.ok, message=answer.message, **who)
             case _:
                 self._intake.apply(the_step, now)
+
+    def apply_together(self, steps: Sequence[Step], now: datetime) -> list[tuple[Step, Exception]]:
+        """Carry out steps of one kind in order, with their syncs shared where the kind has any. Returns the steps that failed.
+
+        Where one fails, each is carried out by itself: what is wrong with one holds up no other.
+        """
+        try:
+            if makes := [one for one in steps if isinstance(one, f.MakeJob)]:
+                self._make_jobs(makes, now)
+                return []
+            if self._intake.apply_together(steps, now):
+                return []
+        except Exception as error:  # part of the tick's border
+            raise_if_broken(error)  # a sync that failed is not tried again
+            log.warning("%s steps together failed, one by one now: %s", len(steps), error, extra={"action": "together_failed"})
+        failed: list[tuple[Step, Exception]] = []
+        for one in steps:
+            try:
+                self.apply(one, now)
+            except Exception as error:  # part of the tick's border
+                raise_if_broken(error)
+                failed.append((one, error))
+        return failed
 
     def _journal(self, now: datetime, action: str, **fields: object) -> None:
         write_entry(self._home.journal, now, action, **fields)
@@ -91,20 +126,33 @@ class Applier:
 
     # ---------------------------------------------------------------- jobs
 
-    def _make_job(self, drop_id: str, now: datetime) -> None:
-        drop = self._index.drops[drop_id]
-        accepted = drop.facts
-        assert isinstance(accepted, Accepted)
-        if accepted.job not in self._index.jobs and accepted.job not in self._index.ended:
-            frozen = self._index.resolved_for(drop)
-            self._create(drop, accepted.job, int(frozen["job"].get("priority", 0)), frozen, now)
-        self._intake.job_was_made(drop)
+    def _make_jobs(self, steps: Sequence[f.MakeJob], now: datetime) -> None:
+        made_for = [self._index.drops[step.drop] for step in steps]
+        wanted = []
+        for drop in made_for:
+            accepted = drop.facts
+            assert isinstance(accepted, Accepted)
+            if accepted.job not in self._index.jobs and accepted.job not in self._index.ended:
+                frozen = self._index.resolved_for(drop)
+                not_before = frozen["job"].get("not_before")
+                queued = Queued(since=now, not_before=datetime.fromisoformat(not_before) if not_before else None)
+                wanted.append((self._card(drop, accepted.job, int(frozen["job"].get("priority", 0)), now), queued, frozen))
+        self._create(wanted)
+        self._intake.jobs_were_made(made_for)
 
-    def _create(self, drop: Drop, job_id: str, priority: int, frozen: dict[str, object], now: datetime, retry_of: str | None = None) -> Job:
+    def _create(self, wanted: Sequence[tuple[JobCard, Queued, Mapping[str, Any]]]) -> list[Job]:
+        made = jobs.create_jobs(self._home, wanted)
+        for job in made:
+            card = job.card
+            self._index.keep_job(job)
+            self._journal(card.created_at, "job.queued", job=job.id, adapter=card.adapter, drop=card.drop, file=card.file, retry_of=card.retry_of)
+        return made
+
+    def _card(self, drop: Drop, job_id: str, priority: int, now: datetime, retry_of: str | None = None) -> JobCard:
         accepted = drop.facts
         assert isinstance(accepted, Accepted)
         assert self._index.base_sha256 is not None
-        card = JobCard(
+        return JobCard(
             id=job_id,
             adapter=drop.claim.adapter,
             drop=drop.id,
@@ -113,30 +161,18 @@ class Applier:
             identity=accepted.identity,
             priority=priority,
             created_at=now,
-            drops=self._to_train_on(drop),
+            rows_of=self._index.shelf.list_for(drop, self._index.views.released_drops),
             base_sha256=self._index.base_sha256,
             backend=self._index.backend.name,
             retry_of=retry_of,
         )
-        job = jobs.create_job(self._home, card, Queued(since=now), frozen)
-        self._index.keep_job(job)
-        self._journal(now, "job.queued", job=job.id, adapter=card.adapter, drop=drop.id, file=card.file, retry_of=retry_of)
-        return job
-
-    def _to_train_on(self, own: Drop) -> tuple[DropRef, ...]:
-        """All accepted drops of the adapter up to its own that are not set aside; its own always."""
-        refs = []
-        released = {job.card.drop for job in self._index.ended.values() if job.state is JobState.RELEASED}  # a retry may have been
-        for drop in accepted_of(self._index, own.claim.adapter):
-            assert isinstance(drop.facts, Accepted)
-            if drop.id == own.id or (drop.id < own.id and (drop.facts.set_aside is None or drop.id in released)):
-                refs.append(DropRef(id=drop.id, sha256=drop.facts.sha256))
-        return tuple(refs)
 
     def _move(self, job: Job, event: Event, facts: object, now: datetime) -> None:
         after, _ = step(job, event, facts)  # type: ignore[arg-type]
         jobs.move_job(self._home, job, after)
         self._index.keep_job(after)
+        if event is Event.TRAINED:
+            note_training(self._index, job, after, now)
         reason = getattr(after.facts, "reason", "")
         self._journal(now, f"job.{after.state.value}", job=job.id, adapter=job.card.adapter, event=event.value, reason=reason)
         if isinstance(after.facts, Ended) and after.state in (JobState.FAILED, JobState.REFUSED):
@@ -144,8 +180,7 @@ class Applier:
 
     def _take_out(self, the_step: f.TakeOut, now: datetime) -> None:
         job = self._index.job(the_step.job)
-        refs = tuple(ref for ref in job.card.drops if ref.id != the_step.drop)
-        after = replace(job, card=replace(job.card, drops=refs))
+        after = replace(job, card=self._index.shelf.without(job.card, the_step.drop))
         jobs.replace_card(self._home, after)
         self._index.keep_job(after)
         self._journal(now, "job.drop_taken_out", job=job.id, drop=the_step.drop)
@@ -186,7 +221,7 @@ class Applier:
 
     def _retry(self, command: Command, of: EndedJob, now: datetime) -> None:
         """The command's id becomes part of the job's id, so that a repeat after a crash finds it made."""
-        job_id = f"job-{command.id.removeprefix('command-')}"
+        job_id = command.job_made
         drop = self._index.drops.get(of.drop)
         if drop is None:
             put_answer(self._home, Answer(command=command.id, ok=False, message=f"the drop of {of.id} is gone", hint="drop the file again", code="DROP_GONE"))
@@ -194,8 +229,37 @@ class Applier:
         if job_id not in self._index.jobs and job_id not in self._index.ended:
             frozen = jobs.read_config(self._home, self._index.job(of.id))
             priority = self._index.job(of.id).card.priority
-            self._create(drop, job_id, priority, frozen, now, retry_of=of.id)
+            self._create([(self._card(drop, job_id, priority, now, retry_of=of.id), Queued(since=now), frozen)])
         put_answer(self._home, Answer(command=command.id, ok=True, message=f"job {job_id} tries {of.id} again", made=job_id))
+
+
+    # ---------------------------------------------------------------- the queue and the schedule
+
+    def _pause(self, the_step: f.PauseQueue | f.ResumeQueue, now: datetime) -> None:
+        if isinstance(the_step, f.PauseQueue):
+            pause = QueuePause(at=now, actor=the_step.actor, reason=the_step.reason)
+            write_pause(self._home, pause)
+            self._index.pause = pause
+        else:
+            clear_pause(self._home)
+            self._index.pause = None
+
+    def _fire(self, the_step: f.FireDue, now: datetime) -> None:
+        """The job's id ends with a mark of the entry and its time, so that a repeat after a crash finds it made."""
+        due, made = the_step.due, ""
+        if the_step.skip:
+            self._journal(now, "schedule.skipped", entry=due.entry, reason=the_step.skip)
+        elif due.does == "train":
+            mark = mark_of(due)
+            found = (job for known in (self._index.jobs, self._index.ended) for job in known if job.endswith(mark))
+            made = next(found, "") or self._train_again(self._index.drops[due.drop], f"job-{stamp(now, mark)}", now)
+        self._index.schedules.fired(due)
+        self._journal(now, "schedule.fired", entry=due.entry, does=due.does, due=due.at.isoformat(), job=made)
+
+    def _train_again(self, drop: Drop, job_id: str, now: datetime) -> str:
+        frozen = self._index.resolved_for(drop)
+        (job,) = self._create([(self._card(drop, job_id, int(frozen["job"].get("priority", 0)), now), Queued(since=now), frozen)])
+        return job.id
 
 
 def describe(error: Exception) -> tuple[str, str, str]:

@@ -1,44 +1,40 @@
-"""Starts every child process of the daemon, from the main thread, and knows which of them live.
+"""Starts every child process of the daemon, from the main thread, and knows which of them live and how they ended.
 
-A child has a session of its own and dies with the daemon (PDEATHSIG, on Linux). A child that needs a slot inherits the
-slot's flock: the daemon closes its own copy, so the lock is free exactly when no child lives.
+A child has a session of its own and dies with the daemon (see `daemon.machine`). A child that needs a slot inherits the
+slot's flock: the daemon closes its own copy, so the lock is free exactly when no child lives. Its environment names the
+slot's device and its hold file; its signs of life are watched by `daemon.vigil`.
+
+How a child ends: by itself; by TERM, when it is asked to stop; by KILL of its whole session after a hang (10 s after the
+TERM) or when a person insists (the second TERM of the daemon). Whatever it has started ends with it.
 """
 
-import ctypes
+import contextlib
 import json
 import logging
 import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO
 
 import psutil
 
-from core.errors import LockHeldError
+from core.config import Config
+from core.facts import DeviceSeen
+from core.records import ChildRef
+from core.tasks import ChildSeen
+from daemon import machine
+from daemon.devices import Devices
+from daemon.vigil import Ending, Vigil
+from store.child import HOLD
 from store.locks import is_locked, take_lock
 from store.paths import Home
 from store.runs import LOG
 
 log = logging.getLogger(__name__)
-
-PR_SET_PDEATHSIG = 1
-ORPHAN_PATIENCE_S = 10.0
-
-_prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
-
-
-def _die_with_daemon(daemon: int) -> None:
-    """Runs in the child between fork and exec."""
-    os.setsid()
-    if _prctl is not None:
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != daemon:  # it died before the line above: no signal will come
-            os._exit(1)
 
 
 @dataclass(slots=True)
@@ -48,48 +44,82 @@ class Running:
     run: str
     process: subprocess.Popen[bytes]
     slot: int | None
+    vigil: Vigil
+    kills_before: int | None  # memory kills that the kernel had counted at its start
     stopped: bool = False  # TERM was sent
+    killed: bool = False  # KILL was sent
+    ending: Ending | None = None  # it hangs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a child of this daemon ended: what `ChildSeen` tells of it."""
+
+    run: str
+    seen: Mapping[str, object]
 
 
 class Children:
     """The children of jobs, by job id; at most one a job."""
 
-    def __init__(self, home: Home, slots: int) -> None:
+    def __init__(self, home: Home, slots: int, devices: Devices | None = None) -> None:
         self._home = home
         self._slots = slots
+        self._devices = devices or Devices(home, slots)
         self._running: dict[str, Running] = {}
+        self._ended: dict[str, Ended] = {}
 
     def start(self, job: str, run: Path, words: list[str], slot: int | None, threads: int) -> None:
         """Start `python -m WORDS RUN` with its log in the run folder. Raises LockHeldError where the slot is taken."""
         lock = take_lock(self._home.slot_lock(slot), "starting", f"slot {slot}", hint="wait for its child") if slot is not None else None
+        kills_before = machine.memory_kills()
         try:
             with open(run / LOG, "ab") as logfile:
-                process = spawn([*words, str(run)], stdout=logfile, pass_fds=(lock,) if lock is not None else (), threads=threads)
+                held = (lock,) if lock is not None else ()
+                environment = self._environment(slot)
+                threads = self._devices.threads(slot, threads) if slot is not None else threads
+                process = spawn([*words, str(run)], stdout=logfile, pass_fds=held, threads=threads, environment=environment)
             if lock is not None:
                 _sign_lock(lock, process.pid, run)
         finally:
             if lock is not None:
                 os.close(lock)
-        self._running[job] = Running(run=run.name, process=process, slot=slot)
+        self._ended.pop(job, None)
+        self._running[job] = Running(run=run.name, process=process, slot=slot, vigil=Vigil(run), kills_before=kills_before)
 
-    def is_alive(self, job: str, run: str) -> bool:
-        """Whether the child of this run lives. Reaps it where it has ended."""
-        child = self._running.get(job)
-        if child is None or child.run != run:
-            return False
-        if child.process.poll() is None:
-            return True
-        del self._running[job]
-        return False
+    def _environment(self, slot: int | None) -> dict[str, str]:
+        if slot is None:
+            return {}
+        return self._devices.environment(slot) | {HOLD: str(self._home.slot_hold(slot))}
 
-    def stop(self, job: str, *, kill: bool = False) -> None:
-        """Send TERM once, or KILL to its whole session."""
+    def look(self, job: str, ref: ChildRef) -> ChildSeen:
+        """The child of this run: its signs of life, or how it ended. Goes on with the end of one that hangs; reaps it.
+
+        One that an earlier daemon started has ended, and nothing more is known.
+        """
         child = self._running.get(job)
-        if child is None or child.process.poll() is not None:
+        if child is not None and child.run == ref.run:
+            status = machine.end_group(child.process)
+            child.vigil.look()
+            vigil = child.vigil
+            if status is None:
+                if child.ending is not None:
+                    child.ending.turn()
+                return ChildSeen(ref=ref, alive=True, silent_s=vigil.silent_s, median_step_s=vigil.median_step_s, step=vigil.step)
+            self._ended[job] = _ended(child, status)
+            del self._running[job]
+        ended = self._ended.get(job)
+        known = ended.seen if ended is not None and ended.run == ref.run else {}
+        return ChildSeen(ref=ref, alive=False, **known)  # type: ignore[arg-type]
+
+    def stop(self, job: str, *, hung: str = "") -> None:
+        """Send TERM once; with `hung`, save the stack first and kill it where TERM does not end it. `look` goes on with that."""
+        child = self._running.get(job)
+        if child is None or machine.end_group(child.process) is not None:
             return
-        if kill:
-            os.killpg(child.process.pid, signal.SIGKILL)
-        elif not child.stopped:
+        if hung and child.ending is None:
+            child.ending = Ending(self._home.runs(job) / child.run, child.process, hung)
+        elif not hung and not child.stopped and child.ending is None:
             child.process.terminate()
             child.stopped = True
 
@@ -98,75 +128,90 @@ class Children:
         taken = {child.slot for child in self._running.values()}
         return tuple(slot for slot in range(self._slots) if slot not in taken and not is_locked(self._home.slot_lock(slot)))
 
+    def devices(self, config: Config) -> tuple[DeviceSeen, ...]:
+        """The device of each slot."""
+        return self._devices.look(config, self._own_pids)
+
+    def need_bytes(self, config: Config) -> int | None:
+        """Memory that one training takes, by estimate."""
+        return self._devices.need_bytes(config)
+
+    def hold(self, slot: int, why: str) -> None:
+        """Let the child in this slot pause between two steps, or with an empty `why` go on."""
+        self._devices.hold(slot, why)
+
+    def _own_pids(self) -> set[int]:
+        """The children and all that they have started."""
+        found = set()
+        for child in self._running.values():
+            found.add(child.process.pid)
+            with contextlib.suppress(psutil.Error):
+                found |= {below.pid for below in psutil.Process(child.process.pid).children(recursive=True)}
+        return found
+
     def any_alive(self) -> bool:
-        return any(child.process.poll() is None for child in self._running.values())
+        return any(machine.end_group(child.process) is None for child in self._running.values())
 
     def kill_all(self) -> None:
         """End every child at once; the second TERM of an impatient person."""
-        for job in list(self._running):
-            self.stop(job, kill=True)
+        for child in self._running.values():
+            if machine.end_group(child.process) is None:
+                child.killed = True
+                os.killpg(child.process.pid, signal.SIGKILL)
+            if child.ending is not None:
+                child.ending.close()
 
 
-def spawn(words: list[str], *, stdout: IO[bytes], pass_fds: tuple[int, ...] = (), stdin: int = subprocess.DEVNULL, threads: int = 0) -> subprocess.Popen[bytes]:
+def _ended(child: Running, status: int) -> Ended:
+    """What is known of a child at its end."""
+    kills = machine.memory_kills()
+    ending = child.ending
+    if ending is not None:
+        ending.close()
+    seen = {
+        "step": child.vigil.step,
+        "micro_batch": child.vigil.micro_batch,
+        "status": status if status >= 0 else None,
+        "signal": max(0, -status),
+        "killed": child.killed or (ending is not None and ending.killed),
+        "hung": ending.why if ending is not None else "",
+        "stack": ending.stack() if ending is not None else (),
+        "memory_kill": kills is not None and child.kills_before is not None and kills > child.kills_before,
+    }
+    return Ended(run=child.run, seen=seen)
+
+
+def spawn(
+    words: list[str],
+    *,
+    stdout: IO[bytes],
+    pass_fds: tuple[int, ...] = (),
+    stdin: int = subprocess.DEVNULL,
+    threads: int = 0,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start `python -m WORDS` in a session of its own that dies with the daemon. stdout and stderr go to `stdout`."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    tie = machine.tether()
+    whole = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"} | tie.environment | dict(environment or {})
     if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
+        whole["OMP_NUM_THREADS"] = str(threads)
     process: subprocess.Popen[bytes] = subprocess.Popen(
         [sys.executable, "-m", *words],
         stdin=stdin,
         stdout=stdout,
         stderr=subprocess.STDOUT,
-        pass_fds=pass_fds,
-        preexec_fn=partial(_die_with_daemon, os.getpid()),  # only setsid, prctl and getppid run between fork and exec
-        env=environment,
+        pass_fds=pass_fds + tie.pass_fds,
+        preexec_fn=tie.begin,  # only system calls run between fork and exec
+        env=whole,
     )
     return process
 
 
 def _sign_lock(lock: int, pid: int, run: Path) -> None:
     """Write who holds the slot, so that a later daemon can end an orphan by identity and not by a reused pid."""
-    try:
-        started = psutil.Process(pid).create_time()
-    except psutil.Error:
+    found = machine.identify(pid)
+    if found is None:
         return
-    text = json.dumps({"pid": pid, "started": started, "run": str(run)}).encode()
+    text = json.dumps({"pid": pid, "started": found.started, "boot": found.boot, "run": str(run)}).encode()
     os.ftruncate(lock, 0)
     os.pwrite(lock, text, 0)
-
-
-def end_orphans(home: Home, slots: int) -> None:
-    """End children that outlived an earlier daemon. Only the process that the slot's lock names, by pid and start time."""
-    for slot in range(slots):
-        path = home.slot_lock(slot)
-        if not is_locked(path):
-            continue
-        try:
-            holder = json.loads(path.read_text())
-            process = psutil.Process(holder["pid"])
-            if abs(process.create_time() - holder["started"]) < 1:
-                log.warning("ending an orphaned child", extra={"action": "orphan_ended", "pid": holder["pid"], "run": holder["run"]})
-                process.terminate()
-                process.wait(ORPHAN_PATIENCE_S)
-        except psutil.TimeoutExpired:
-            process.kill()
-        except (OSError, ValueError, KeyError, psutil.Error):
-            log.warning("slot %s is held by a process that cannot be named", slot, extra={"action": "orphan_unknown"})
-
-
-def take_daemon_lock(home: Home, instance: str, version: str) -> int:
-    """The daemon's lock, held for life and never inherited. Raises LockHeldError with the holder's pid."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    holder = {
-        "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
-        "boot": boot.read_text().strip() if boot.exists() else "",
-        "instance": instance,
-        "version": version,
-        "since": int(time.time()),
-    }
-    try:
-        return take_lock(home.lock, json.dumps(holder), f"home {str(home.root)!r}", hint="`lorad status` shows the daemon that runs")
-    except LockHeldError as error:
-        pid = error.what.partition('"pid": ')[2].partition(",")[0] or "unknown"
-        raise LockHeldError(f"another lorad daemon runs on {str(home.root)!r}: pid {pid}", hint=error.hint, code="DAEMON_RUNS") from None

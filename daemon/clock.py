@@ -17,3 +17,8 @@ def monotonic_s() -> float:
 def wall_s() -> float:
     """Seconds since the epoch, for comparison with file times."""
     return time.time()
+
+
+def elapsed_s() -> float:
+    """Seconds that never jump and count the machine's sleep too, where the system has such a clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,24 +1,29 @@
 """Writes what the gate is to do: from the drop, its resolved config, and what was accepted before it."""
 
 from core.facts import DropSeen
-from core.gate import GateSpec, KnownDrop
+from core.gate import GateSpec
 from core.names import SENTENCE_MODEL
-from core.records import Accepted, DeepState, Drop, DropState
+from core.records import Drop, DropState
 from daemon.index import Index
+from daemon.known import KnownFiles
 from store.bases import base_folder, models_dir
-from store.drops import ORIGINAL, drop_folder, rows_folder
+from store.drops import ORIGINAL, accepted_root, drop_folder, rows_folder
 from store.seals import is_sealed
 from validation.profiles import resolve_profile
 
 
-def make_gate_spec(index: Index, seen: DropSeen, level: str) -> GateSpec:
-    """The spec of a drop on its way to the gate; of an accepted one, its own sealed rows are checked again."""
+def make_gate_spec(index: Index, seen: DropSeen, level: str, known: KnownFiles, waiting: tuple[str, ...] = ()) -> GateSpec:
+    """The spec of a drop on its way to the gate; of an accepted one, its own sealed rows are checked again.
+
+    Args: waiting: drops that the gate child was handed before it, in order.
+    """
     drop, config = seen.drop, seen.config
     assert config is not None
     limits = config.validation
     profile = resolve_profile(limits.profile, limits.profiles)
     is_accepted = drop.state is DropState.ACCEPTED
     embedder = models_dir(index.config) / SENTENCE_MODEL
+    known_file, known_bytes = known.told(drop.claim.adapter)
     return GateSpec(
         drop=drop.id,
         adapter=drop.claim.adapter,
@@ -35,7 +40,10 @@ def make_gate_spec(index: Index, seen: DropSeen, level: str) -> GateSpec:
         max_length=config.max_length,
         max_overlong_share=config.training.max_overlong_share,
         references=limits.references,
-        known=tuple(_known(index, other) for other in accepted_of(index, drop.claim.adapter) if not is_accepted or other.id < drop.id),
+        known_file=known_file,
+        known_bytes=known_bytes,
+        known_root=str(accepted_root(index.home)),
+        after=tuple(other for other in waiting if index.drops[other].claim.adapter == drop.claim.adapter),
         embedder=str(embedder) if is_sealed(embedder) else "",
         profile=profile.name,
         limits=profile.limits,
@@ -69,16 +77,6 @@ def _base(index: Index) -> str:
     return "" if index.backend.name == "stub" else str(base_folder(index.config))
 
 
-def _known(index: Index, drop: Drop) -> KnownDrop:
-    assert isinstance(drop.facts, Accepted)
-    return KnownDrop(folder=str(rows_folder(index.home, drop.id)), schema_id=drop.facts.schema_id, sha256=drop.facts.sha256)
-
-
 def accepted_of(index: Index, adapter: str) -> list[Drop]:
     """The adapter's accepted drops in claim order, without those that are about to leave."""
-    found = (drop for drop in index.drops.values() if drop.claim.adapter == adapter and not _leaves(drop))
-    return sorted((drop for drop in found if drop.state is DropState.ACCEPTED), key=lambda drop: drop.id)
-
-
-def _leaves(drop: Drop) -> bool:
-    return isinstance(drop.facts, Accepted) and drop.facts.deep is not None and drop.facts.deep.state is DeepState.REFUSED
+    return [index.drops[drop] for drop in index.shelf.accepted_of(adapter)]

@@ -2,29 +2,37 @@
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from core.config import Config, sidecar_layer
+from core.config import Config, Resolved, sidecar_layer
 from core.errors import BaseMissingError, ConfigError
-from core.facts import DropSeen, EndedJob
+from core.facts import DropSeen
 from core.gate import TRAINED, level_of
-from core.records import Accepted, Drop, DropState, Ended, Job, Releasing
+from core.jobviews import JobViews
+from core.queue import QueuePause
+from core.records import Accepted, Drop, DropState, Ended, Job
 from daemon.findings import shown
+from daemon.ownership import Objection, objection
+from daemon.schedules import Schedules
+from daemon.shelf import Shelf
 from rendering.ownspecs import load_specs
 from store.bases import STUB_BASE, base_folder, read_base
 from store.config import ConfigLoader
-from store.drops import ORIGINAL, drop_folder, is_at_source, is_unchanged, read_drops, read_sidecar
+from store.drops import ORIGINAL, SIDECAR, drop_folder, is_at_source, is_unchanged, read_drops, read_sidecar
 from store.engines import Backend, choose_backend
 from store.jobs import read_all
 from store.paths import Home
+from store.pauses import read_pause
 from store.releases import Release, read_releases
 from validation.profiles import resolve_profile
 
 log = logging.getLogger(__name__)
+
+RECALL_AFTER = 1000  # changed jobs and drops: below, reading them at a start takes a tenth of a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +56,41 @@ class Index:
     backend: Backend
     jobs: dict[str, Job] = field(default_factory=dict)  # not ended
     ended: dict[str, Job] = field(default_factory=dict)
+    views: JobViews = field(default_factory=JobViews)  # the same jobs by what decisions ask of them
+    pause: QueuePause | None = None  # of the whole queue
+    schedules: Schedules = field(init=False)
+    changes: int = 0  # of jobs and drops since `store.recall` last remembered them
     drops: dict[str, Drop] = field(default_factory=dict)  # settling, gating, accepted
+    shelf: Shelf = field(init=False)  # the same drops by what is asked of them
     sidecars: dict[str, DropSeen] = field(default_factory=dict)  # the part of DropSeen that the sidecar decides
     releases: dict[str, Release] = field(default_factory=dict)
     findings: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=5))
     incident: Incident | None = None
     base_sha256: str | None = None
     warnings: tuple[str, ...] = ()
+    _plain: tuple[Config, Resolved, dict[str, Any]] | None = None  # what a drop without a sidecar comes to under a config
+    damaged: tuple[str, ...] = ()  # records that were left alone, in words
     trained_specs: tuple[str, ...] = ()  # ids of the schemas whose rows a backend trains
+    hear_job: Callable[[Job | None, Job], None] = field(default=lambda before, after: None)  # told of every change: before, after
+    hear_drop: Callable[[Drop | None, Drop | None], None] = field(default=lambda before, after: None)
+
+    def __post_init__(self) -> None:
+        self.shelf = Shelf(self.drops)
+        self.schedules = Schedules(self.home)
 
     @classmethod
     def load(cls, home: Home, loader: ConfigLoader) -> "Index":
         """Read every job, drop and release. Damaged records are reported and left as they are. Raises ConfigError."""
         resolved = loader.load()
-        index = cls(home=home, loader=loader, config=resolved.config, backend=choose_backend(resolved.config), warnings=resolved.warnings)
-        index.trained_specs = tuple(id for id, spec in load_specs(resolved.config.specs, Path()).items() if spec.objective in TRAINED)
-        own = resolved.config.validation.profiles
-        for name in (resolved.config.validation.profile, *own):
-            resolve_profile(name, own)  # a profile that is wrong is told now, not at the first drop
+        index = cls(home=home, loader=loader, config=resolved.config, backend=choose_backend(resolved.config))
+        index.follow(resolved)
         jobs, damaged = read_all(home)
         for job in jobs:
             index.keep_job(job)
+        index.pause = read_pause(home)
         for sentence in damaged:
             log.error("left alone: %s", sentence, extra={"action": "record_damaged"})
+            index.damaged += (sentence,)
             index.warnings += (sentence,)
         for drop in read_drops(home):
             index.keep_drop(drop)
@@ -78,59 +98,78 @@ class Index:
         index.look_for_base()
         return index
 
+    def follow(self, resolved: Resolved) -> None:
+        """Go by this config from now on. Jobs go on by theirs, a drop at the gate by the one it came in with.
+
+        Raises LoradError where it names a schema or a profile that is wrong; nothing has changed then.
+        """
+        specs = load_specs(resolved.config.specs, Path())
+        own = resolved.config.validation.profiles
+        for name in (resolved.config.validation.profile, *own):
+            resolve_profile(name, own)  # a profile that is wrong is told now, not at the first drop
+        self.schedules.follow(resolved.config.schedule)
+        self.trained_specs = tuple(id for id, spec in specs.items() if spec.objective in TRAINED)
+        self.config = resolved.config
+        self.warnings = (*resolved.warnings, *self.damaged)
+        for drop in self.drops.values():
+            if drop.state is DropState.SETTLING:
+                self.sidecars.pop(drop.id, None)
+
     # ---------------------------------------------------------------- jobs
 
     def keep_job(self, job: Job) -> None:
         """Put the job where its state says."""
-        self.jobs.pop(job.id, None)
+        before = self.jobs.pop(job.id, None)
         (self.ended if isinstance(job.facts, Ended) else self.jobs)[job.id] = job
+        self.views.put(job)
+        self.hear_job(before, job)
+        self.changes += 1
+
+    def wants_recall(self) -> bool:
+        """Whether enough has changed for the next start to be slow; each answer of yes counts from anew."""
+        if self.changes < max(RECALL_AFTER, (len(self.jobs) + len(self.ended) + len(self.drops)) // 4):
+            return False
+        self.changes = 0
+        return True
 
     def job(self, job: str) -> Job:
         return self.jobs.get(job) or self.ended[job]
 
-    def ended_jobs(self) -> Mapping[str, EndedJob]:
-        """What decisions need of the ended jobs."""
-        return {
-            job.id: EndedJob(id=job.id, adapter=job.card.adapter, drop=job.card.drop, identity=job.card.identity, state=job.state.value, facts=job.facts)
-            for job in self.ended.values()
-            if isinstance(job.facts, Ended)
-        }
-
     def highest_versions(self) -> dict[str, int]:
         """Adapter -> highest version number taken or reserved."""
-        highest: dict[str, int] = {}
+        highest = dict(self.views.versions)
         for release in self.releases.values():
             highest[release.adapter] = max(highest.get(release.adapter, 0), release.version)
-        for job in (*self.jobs.values(), *self.ended.values()):
-            version = job.facts.version if isinstance(job.facts, Releasing | Ended) else None
-            if version is not None:
-                highest[job.card.adapter] = max(highest.get(job.card.adapter, 0), version)
         return highest
 
     # ---------------------------------------------------------------- drops
 
     def keep_drop(self, drop: Drop) -> None:
+        self.hear_drop(self.drops.get(drop.id), drop)
         self.drops[drop.id] = drop
+        self.shelf.put(drop)
+        self.changes += 1
         if isinstance(drop.facts, Accepted) and drop.facts.is_proven:
             self.sidecars.pop(drop.id, None)
 
     def lose_drop(self, drop: str) -> None:
-        self.drops.pop(drop, None)
+        if (lost := self.drops.pop(drop, None)) is not None:
+            self.shelf.take(lost)
+            self.hear_drop(lost, None)
         self.sidecars.pop(drop, None)
 
     @property
     def unproven(self) -> frozenset[str]:
         """Accepted drops with a check open."""
-        return frozenset(drop.id for drop in self.drops.values() if isinstance(drop.facts, Accepted) and not drop.facts.is_proven)
+        return self.shelf.unproven
 
     def drops_on_their_way(self) -> dict[str, DropSeen]:
         """Drops without a job yet, or with a check open, with what their sidecar and their folder say."""
-        unproven = self.unproven
-        return {drop.id: self._seen(drop) for drop in self.drops.values() if _is_on_its_way(drop) or drop.id in unproven}
+        return {drop: self._seen(self.drops[drop]) for drop in sorted(self.shelf.jobless | self.shelf.unproven)}
 
     def has_drops_on_their_way(self) -> bool:
         """Whether a drop has no job yet; one with a check open alone waits for the jobs that name it."""
-        return any(_is_on_its_way(drop) for drop in self.drops.values())
+        return bool(self.shelf.jobless)
 
     def _seen(self, drop: Drop) -> DropSeen:
         folder = drop_folder(self.home, drop)
@@ -150,19 +189,43 @@ class Index:
         return self.sidecars[drop.id]
 
     def _read_sidecar(self, drop: Drop, folder: Path) -> DropSeen:
+        if found := self._objection(drop, folder):
+            return DropSeen(drop=drop, code=found.code, problem=found.problem, hint=found.hint)
         try:
             values, job = sidecar_layer(read_sidecar(folder), "the sidecar")
-            resolved = self.loader.load(sidecar=values)
+            resolved = self._resolve(values)[0]
             level = level_of(resolved, drop.claim.adapter, str(job.get("source", "")))
         except ConfigError as error:
             return DropSeen(drop=drop, code=error.code, problem=error.what, hint=error.hint)
         again, priority = bool(job.get("again", False)), int(job.get("priority", 0))
         return DropSeen(drop=drop, config=resolved.config, level=level, again=again, priority=priority)
 
+    def _objection(self, drop: Drop, folder: Path) -> Objection | None:
+        """What speaks against taking the drop at all: whose it is, and how much."""
+        if isinstance(drop.facts, Accepted):
+            return None
+        persona, rules = drop.claim.adapter.split("/")[0], self.config.inbox
+        quota, held = rules.quota_mb << 20, max(drop.claim.size_bytes, drop.claim.total_bytes)
+        if quota and held > quota:
+            what = f"{drop.claim.file!r} has {held:,} bytes; a persona may drop {quota:,} in 24 hours (inbox.quota_mb)"
+            return Objection("QUOTA", what, "split the file, or have inbox.quota_mb raised")
+        files = [path for path in (folder / ORIGINAL, folder / SIDECAR) if _lexists(path)]
+        return objection(files, persona, rules.users.get(persona))
+
     def resolved_for(self, drop: Drop) -> dict[str, Any]:
         """The config to freeze with a drop's job, with the origin of each value and the sidecar's notes."""
         values, job = sidecar_layer(read_sidecar(drop_folder(self.home, drop)), "the sidecar")
-        return self.loader.load(sidecar=values).record() | {"job": job}
+        return self._resolve(values)[1] | {"job": job}
+
+    def _resolve(self, values: Mapping[str, Any]) -> tuple[Resolved, dict[str, Any]]:
+        """The config under a sidecar's values, and its record. Without any it is the same for all drops, and made once."""
+        if values:
+            resolved = self.loader.load(sidecar=values)
+            return resolved, resolved.record()
+        if self._plain is None or self._plain[0] is not self.config:
+            resolved = self.loader.load()
+            self._plain = (self.config, resolved, resolved.record())
+        return self._plain[1:]
 
     def note_findings(self, now: datetime, drop: Drop, verdict: str, report: Mapping[str, Any]) -> None:
         """Remember what the gate found, without any text of the rows."""
@@ -182,10 +245,6 @@ class Index:
             self.base_sha256 = read_base(base_folder(self.config)).source_sha256
         except BaseMissingError:
             self.base_sha256 = None
-
-
-def _is_on_its_way(drop: Drop) -> bool:
-    return not (isinstance(drop.facts, Accepted) and drop.facts.job_made)
 
 
 def _lexists(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """The daemon's main loop: observe, decide, apply. One thread; every child is started from here."""
 
+import contextlib
 import logging
 import os
 import secrets
@@ -12,76 +13,101 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
-from core.errors import LockHeldError, StateError
+from core.errors import LockHeldError
 from core.reconcile import decide
-from core.steps import Reply, Step, StopChild
+from core.records import ENDED
+from core.steps import BeginChore, PinRelease, ReloadConfig, Reply, Step, StopChild, in_runs
 from daemon import clock
 from daemon.apply import Applier, describe
-from daemon.children import Children, end_orphans, take_daemon_lock
+from daemon.bounds import LogBounds
+from daemon.children import Children
+from daemon.disk import Disk, check_space, raise_if_broken
 from daemon.gatekeeper import BACKGROUND, Gatekeeper
 from daemon.gatespec import warming_spec
+from daemon.housekeeping import Housekeeping
 from daemon.index import Incident, Index
 from daemon.intake import Gates
 from daemon.links import Links
+from daemon.notify import Notifier
 from daemon.observe import Observer
+from daemon.pids import PIDManager, end_orphans
+from daemon.reload import Reloader, write_in_force
+from daemon.snapshots import SnapshotService
 from daemon.status import Status
-from daemon.watcher import Watcher
+from daemon.watcher import FileWatcher
+from daemon.worker import BackgroundWorker, Chore
 from store.commands import sweep_answers
 from store.config import ConfigLoader
-from store.drops import finish_rejections
+from store.drops import finish_discards, finish_rejections
 from store.jobs import sweep_tmp
 from store.keys import ensure_keys
-from store.locks import owns
+from store.migration import migrate
 from store.paths import Home
 from store.targets import merge_live, merged_up_to
 
 log = logging.getLogger(__name__)
 
 VERSION = "0.1.0"
-MIN_FREE_BYTES = 64 << 20  # below this the state itself could not be written safely
 BUSY_TICK_S = 0.05  # while the gate is at work
 WORK_TICK_S = 0.25  # while a job or a drop is on its way
 IDLE_TICK_S = 1.0
 ANSWERS_KEPT_S = 600.0
+APPLY_S = 2.0  # so long a tick applies steps; the rest is decided again by the next, so that a stop or a reload is heard
+STOP_STEP_S = 30.0  # asked of the service manager again and again while a child writes its checkpoint at the stop
+STOP_MOST_S = 900.0  # after that the manager's own bound counts
 PREREQUISITES = ("BASE_MISSING", "RSYNC_MISSING")
 
 
 class Daemon:
     """Owns one home. `run` returns when a TERM or INT was obeyed."""
 
-    def __init__(self, loader: ConfigLoader) -> None:
+    def __init__(self, loader: ConfigLoader, notifier: Notifier | None = None) -> None:
         config = loader.load().config
         self._loader = loader
+        self._notifier = notifier or Notifier()
         self._home = Home(Path(config.home))
         self._instance = secrets.token_hex(8)
         self._wake = threading.Event()
         self._signals = 0
+        self._reload = False
+        self._stopping_since_s: float | None = None
 
     def run(self, ready: Callable[[str], None]) -> None:
         """Take the lock, go on where the home stands, serve until told to stop. Raises StateError, LockHeldError."""
         check_space(self._home)
         self._home.prepare()
-        lock = take_daemon_lock(self._home, self._instance, VERSION)
-        try:
-            self._run_locked(ready, lock)
-        finally:
-            os.close(lock)
+        with PIDManager(self._home, self._instance, VERSION) as lock:
+            try:
+                self._run_locked(ready, lock)
+            except OSError as error:
+                raise_if_broken(error)
+                raise
 
-    def _run_locked(self, ready: Callable[[str], None], lock: int) -> None:
+    def _run_locked(self, ready: Callable[[str], None], lock: PIDManager) -> None:
+        migrate(self._home, clock.now())
         ensure_keys(self._home.keys)
         index = Index.load(self._home, self._loader)
-        end_orphans(self._home, index.config.slots)
+        end_orphans(self._home)
         sweep_tmp(self._home)
         finish_rejections(self._home)
+        finish_discards(self._home)
         children = Children(self._home, index.config.slots)
         gates = Gates(Gatekeeper(self._home), Gatekeeper(self._home, BACKGROUND))
         status = Status(index, self._instance, clock.now())
-        watcher = Watcher(self._home.inbox, self._home.commands, self._wake)
-        links = Links(self._home, self._loader.path, [target.name for target in index.config.deploy.targets])
+        watcher = FileWatcher(self._home.inbox, self._home.commands, self._wake, index.config.inbox.watch)
+        write_in_force(self._home, index.config)
+        links = Links(self._home, self._home.config_in_force)
+        links.follow(index.config.deploy.targets)
+        worker = BackgroundWorker(self._home)
+        status.alert_by(worker, clock.now())
+        disk, logs = Disk(index, worker, status.tell), LogBounds(index)
+        housekeeping = Housekeeping(self._home, disk, SnapshotService(self._home, worker, status.tell), status.tell)
         observer = Observer(index, self._instance, children, gates, watcher)
+        observer.look_at_disk = disk.look
         applier = Applier(index, self._instance, children, gates, status.tell)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see daemon.inbox.has_writer
         watcher.start()
         status.tell(clock.now(), "daemon.started", pid=os.getpid(), instance=self._instance, backend=index.backend.name, reason=index.backend.why)
@@ -89,21 +115,40 @@ class Daemon:
             gates.new.warm(warming_spec(index))
             links.ensure()
             ready(f"lorad watches {self._home.inbox} (pid {os.getpid()}, backend {index.backend.name}: {index.backend.why})")
-            parts = Loop(index=index, observer=observer, applier=applier, status=status, children=children, gates=gates, links=links)
+            reloader = Reloader(index=index, links=links, notifier=self._notifier, tell=status.tell)
+            parts = Loop(
+                index=index,
+                observer=observer,
+                applier=applier,
+                status=status,
+                children=children,
+                gates=gates,
+                links=links,
+                reloader=reloader,
+                worker=worker,
+                disk=disk,
+                logs=logs,
+                housekeeping=housekeeping,
+            )
             parts.merged = merged_up_to(self._home)
+            self._notifier.ready(parts.in_words())
             self._loop(parts, lock)
         finally:
+            self._notifier.stopping("ends")
             watcher.stop()
             gates.new.close()
             gates.background.close()
             links.close()
+            worker.close()
             children.kill_all()
-            status.tell(clock.now(), "daemon.stopped", pid=os.getpid(), instance=self._instance)
-            status.write(observer.look(), clock.now(), "stopped")
+            with contextlib.suppress(OSError):  # a disk that broke is told by what ends this daemon
+                if lock.still_mine():  # else the home may be another daemon's by now
+                    status.tell(clock.now(), "daemon.stopped", pid=os.getpid(), instance=self._instance)
+                    status.write(observer.look(), clock.now(), "stopped")
 
-    def _loop(self, loop: "Loop", lock: int) -> None:
+    def _loop(self, loop: "Loop", lock: PIDManager) -> None:
         while True:
-            if not owns(lock, self._home.lock):
+            if not lock.still_mine():
                 what = f"{str(self._home.lock)!r} was deleted or replaced while this daemon ran"
                 raise LockHeldError(what, hint="leave lorad.lock alone; start the daemon again", code="LOCK_LOST")
             self._wake.clear()
@@ -111,10 +156,29 @@ class Daemon:
                 loop.observer.stopping.set()
             if self._signals > 1:
                 loop.children.kill_all()
+            if self._reload:
+                self._reload = False
+                loop.reloader.reload(clock.now())
             num_steps = loop.tick()
+            self._tell_manager(loop)
             if self._signals and not loop.children.any_alive() and num_steps == 0:
                 return
             self._wake.wait(0 if num_steps else loop.pause_s())
+
+    def _tell_manager(self, loop: "Loop") -> None:
+        """A tick is done: the service manager hears that, and where a stop takes its time, that it may."""
+        self._notifier.alive()
+        if not self._signals:
+            self._notifier.status(loop.in_words())
+            return
+        if self._stopping_since_s is None:
+            self._stopping_since_s = clock.monotonic_s()
+            self._notifier.stopping("stops; a training writes its checkpoint")
+        if loop.children.any_alive() and clock.monotonic_s() - self._stopping_since_s < STOP_MOST_S:
+            self._notifier.extend(STOP_STEP_S)
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        self._reload = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1  # not `_wake.set()`: the handler may interrupt this very thread while it holds the event's lock
@@ -131,6 +195,11 @@ class Loop:
     children: Children
     gates: Gates
     links: Links
+    reloader: Reloader
+    worker: BackgroundWorker
+    disk: Disk
+    logs: LogBounds
+    housekeeping: Housekeeping
     merged: dict[str, int] = field(default_factory=dict)  # target -> ledger sequence that is in live.jsonl
 
     def tick(self) -> int:
@@ -144,6 +213,11 @@ class Loop:
         facts = self.observer.look()
         self._note_prerequisites()
         self._guarded("merging the ledgers", self._merge_ledgers)
+        self._guarded("background chores", self.worker.turn)
+        if self.index.wants_recall():
+            self.worker.submit(Chore(kind="recall", key="recall", spec={"now_s": clock.wall_s()}))
+        self._guarded("bounding the logs", self.logs.look)
+        self._guarded("keeping the disk", lambda: self.disk.tend(facts.disk, now))
         applied = self._apply(decide(facts, now).steps, now)
         self._guarded("writing status", lambda: self.status.write(facts, now))
         sweep_answers(self.index.home, ANSWERS_KEPT_S, clock.wall_s())
@@ -155,7 +229,17 @@ class Loop:
         applied = 0
         failed: set[str] = set()
         unanswerable = False
-        for step in steps:
+        last_reply = max((number for number, step in enumerate(steps) if isinstance(step, Reply)), default=-1)
+        until_s = clock.monotonic_s() + APPLY_S
+        number = -1
+        for run in in_runs(steps):
+            number += len(run)
+            if number > last_reply and clock.monotonic_s() > until_s:
+                break  # never between what a command asks for and its answer
+            step = run[0]
+            if len(run) > 1:
+                applied += self._apply_together([one for one in run if str(getattr(one, "drop", "")) not in failed], failed, now)
+                continue
             about = str(getattr(step, "job", "") or getattr(step, "drop", ""))
             if isinstance(step, Reply) and unanswerable:
                 unanswerable = False
@@ -163,13 +247,32 @@ class Loop:
             if about and about in failed:
                 continue
             try:
-                self.applier.apply(step, now)
+                self._carry_out(step, now)
+                self.reloader.notifier.alive()
                 applied += not isinstance(step, StopChild)  # asking again is no progress
             except Exception as error:  # the tick is a border: one step that fails must not stop the others
                 failed.add(about)
                 unanswerable = True
                 self._tell_failure(type(step).__name__, about, error)
         return applied
+
+    def _apply_together(self, run: list[Step], failed: set[str], now: datetime) -> int:
+        """Steps of one kind, with their syncs shared. Returns how many were applied, and adds what failed to `failed`."""
+        failures = self.applier.apply_together(run, now)
+        self.reloader.notifier.alive()
+        for step, error in failures:
+            about = str(getattr(step, "drop", ""))
+            failed.add(about)
+            self._tell_failure(type(step).__name__, about, error)
+        return len(run) - len(failures)
+
+    def _carry_out(self, step: Step, now: datetime) -> None:
+        if isinstance(step, ReloadConfig):
+            self.reloader.answer(step.command, now)
+        elif isinstance(step, BeginChore | PinRelease):
+            self.housekeeping.apply(step, now)
+        else:
+            self.applier.apply(step, now)
 
     def _guarded(self, what: str, do: Callable[[], None]) -> None:
         """A full disk must not end the daemon and its trainer: tell it and go on."""
@@ -197,9 +300,14 @@ class Loop:
 
     def pause_s(self) -> float:
         """How long to wait unless woken."""
-        if self.gates.new.is_busy():
+        if self.gates.new.is_busy() or self.disk.is_busy:
             return BUSY_TICK_S
         return WORK_TICK_S if self.index.jobs or self.index.has_drops_on_their_way() else IDLE_TICK_S
+
+    def in_words(self) -> str:
+        """How things stand, in one line for the service manager."""
+        states = {state.value: count for state, count in self.index.views.counts.items() if state not in ENDED and count}
+        return f"backend {self.index.backend.name}; " + (", ".join(f"{count:,} {state}" for state, count in sorted(states.items())) or "no jobs")
 
     def _merge_ledgers(self) -> None:
         for target in self.index.config.deploy.targets:
@@ -207,22 +315,9 @@ class Loop:
             self.merged[target.name] = merge_live(self.index.home, target.name, ledger, self.merged.get(target.name, 0))
 
     def _tell_failure(self, step: str, about: str, error: Exception) -> None:
+        self.disk.failed(error)
         code, what, hint = describe(error)
         known = self.index.incident
         if known is None or (known.code, known.what) != (code, what):
             log.error("%s failed: %s", step, what, exc_info=error, extra={"action": "step_failed", "about": about})
             self.index.incident = Incident(clock.now(), code, what, hint, about)
-
-
-def check_space(home: Home) -> None:
-    """Raises StateError where the home's disk has no room for state."""
-    folder = home.root
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < MIN_FREE_BYTES:
-        raise StateError(
-            f"{str(home.root)!r} has {free >> 20} MiB free; lorad needs {MIN_FREE_BYTES >> 20} MiB to keep its state",
-            hint="free some space or name another home in the config",
-            code="DISK_FULL",
-        )

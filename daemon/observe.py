@@ -1,24 +1,28 @@
 """Looks at the world and says what it sees, as plain values. Changes nothing but its own memory of what it read."""
 
-import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.facts import DiskSeen, Facts, TargetSeen
-from core.records import Accepted, Job, Kind, Ranking, Releasing, Training
+from core.facts import DiskSeen, Due, Entry, Facts, TargetSeen
+from core.records import Job, Kind, Ranking, Releasing, Training
 from core.tasks import ChildSeen
 from core.wire import Activation
+from daemon import clock
 from daemon.children import Children
 from daemon.inbox import Inbox
 from daemon.index import Index
 from daemon.intake import Gates
-from daemon.watcher import Watcher
+from daemon.watcher import FileWatcher
 from store.commands import read_commands
 from store.runs import candidates_of, read_exit, resume_point
 from store.targets import desired_of, ledger_of, live_by_ledger, mirror, observed_of
+
+DAY = timedelta(days=1)  # of inbox.quota_mb
 
 
 @dataclass(slots=True)
@@ -46,7 +50,7 @@ def _mark(path: Path) -> tuple[int, int]:
 class Observer:
     """Builds the facts of a tick."""
 
-    def __init__(self, index: Index, instance: str, children: Children, gates: Gates, watcher: Watcher) -> None:
+    def __init__(self, index: Index, instance: str, children: Children, gates: Gates, watcher: FileWatcher) -> None:
         self._index = index
         self._instance = instance
         self._children = children
@@ -55,6 +59,7 @@ class Observer:
         self._inbox = Inbox(index.home.inbox)
         self._fresh = Fresh()
         self.stopping = threading.Event()
+        self.look_at_disk: Callable[[], DiskSeen] = DiskSeen  # a disk with room, until the daemon names its own
 
     def look(self) -> Facts:
         """What is there now."""
@@ -66,42 +71,76 @@ class Observer:
             backend=index.backend.name,
             base_sha256=index.base_sha256,
             stopping=self.stopping.is_set(),
-            disk=DiskSeen(free_bytes=shutil.disk_usage(index.home.root).free),
-            entries=self._inbox.scan(self._watcher.take_renamed(), index.config.validation.settle_s),
+            disk=self.look_at_disk(),
+            watch=self._watcher.seen,
+            entries=self._entries(),
+            num_entries=self._inbox.num_entries,
+            taken_bytes=index.shelf.bytes_since(clock.now() - DAY) if index.config.inbox.quota_mb else {},
             drops=index.drops_on_their_way(),
-            set_aside=frozenset(drop.id for drop in index.drops.values() if isinstance(drop.facts, Accepted) and drop.facts.set_aside),
+            set_aside=index.shelf.set_aside,
             unproven=index.unproven,
+            unproven_of=index.shelf.unproven_of(),
             gate=self._gates.new.look(),
             deep_gate=self._gates.background.look(),
             trained_specs=index.trained_specs,
             jobs=dict(index.jobs),
-            ended=index.ended_jobs(),
-            children={job.id: seen for job in index.jobs.values() if (seen := self._child(job)) is not None},
+            ended=index.views.ended,
+            views=index.views,
+            children={job.id: seen for job in index.views.active.values() if (seen := self._child(job)) is not None},
             free_slots=self._children.free_slots(),
+            paused=index.pause.words if index.pause else "",
+            closed=index.schedules.closed(),
+            due=tuple(self._with_drop(due) for due in index.schedules.look()),
+            devices=self._children.devices(index.config),
+            need_bytes=self._children.need_bytes(index.config),
             targets=self.targets(),
             commands=tuple(read_commands(index.home)),
-            versions=index.highest_versions(),
+            versions=self._versions(),
             releases={release.id: release.version for release in index.releases.values()},
         )
+
+    def _entries(self) -> tuple[Entry, ...]:
+        noticed = self._watcher.take(self._index.config.inbox.watch)
+        entries = self._inbox.scan(noticed.renamed, self._index.config.validation.settle_s, is_due=noticed.is_due)
+        self._watcher.follow(self._inbox.folders)
+        return entries
+
+    def _with_drop(self, due: Due) -> Due:
+        """A training that is due, with the drop that its job will be of."""
+        if due.does != "train":
+            return due
+        shelf = self._index.shelf
+        newest = next((drop for drop in reversed(shelf.accepted_of(due.adapter)) if drop not in shelf.set_aside), "")
+        return replace(due, drop=newest)
 
     def _child(self, job: Job) -> ChildSeen | None:
         facts = job.facts
         ref = facts.child if isinstance(facts, Training | Ranking | Releasing) else None
         if ref is None:
             return None
-        if self._children.is_alive(job.id, ref.run):
-            return ChildSeen(ref=ref, alive=True)
-        runs = self._index.home.runs(job.id)
-        note = read_exit(runs / ref.run)
-        if ref.kind is not Kind.TRAIN:
-            return ChildSeen(ref=ref, alive=False, note=note)
+        seen = self._children.look(job.id, ref)
+        if seen.alive:
+            return seen
         home = self._index.home
-        return ChildSeen(ref=ref, alive=False, note=note, checkpoint=resume_point(home, job.id), candidates=candidates_of(home, job.id))
+        seen = replace(seen, note=read_exit(home.runs(job.id) / ref.run))
+        if ref.kind is not Kind.TRAIN:
+            return seen
+        return replace(seen, checkpoint=resume_point(home, job.id), candidates=candidates_of(home, job.id))
 
     def targets(self) -> tuple[TargetSeen, ...]:
         """The targets in the order in which they are asked: canaries first, else as configured."""
         ordered = sorted(self._index.config.deploy.targets, key=lambda target: not target.canary)
         return tuple(self._target(target.name) for target in ordered)
+
+    def _versions(self) -> dict[str, int]:
+        """Adapter -> highest version taken; also one that only a box knows, because this home came back from a backup."""
+        highest = self._index.highest_versions()
+        for target in self._index.config.deploy.targets:
+            path = mirror(self._index.home, target.name) / "activations.jsonl"
+            seen: dict[str, int] = self._fresh.get(f"{target.name}/versions", [path], partial(_highest_versions, self.ledger(target.name)))
+            for adapter, version in seen.items():
+                highest[adapter] = max(highest.get(adapter, 0), version)
+        return highest
 
     def ledger(self, name: str) -> list[Activation]:
         """The mirror of a target's ledger."""
@@ -120,3 +159,10 @@ class Observer:
             live=live_by_ledger(ledger),
             was_live=frozenset(line.release for line in ledger if line.event in ("live", "restored") and line.release is not None),
         )
+
+
+def _highest_versions(ledger: list[Activation]) -> dict[str, int]:
+    highest: dict[str, int] = {}
+    for line in ledger:
+        highest[line.alias] = max(highest.get(line.alias, 0), line.version or 0)
+    return highest

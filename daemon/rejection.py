@@ -28,8 +28,8 @@ class Rejection:
         if not step.code:
             return _read(self._where_the_gate_wrote())
         finding = self._finding(step)
-        if self._gate.is_at(self._drop.id) and (self._gate.folder / ACCEPTED_DROP / REPORT_JSON).is_file():
-            return _with(finding, *_read(self._gate.folder / ACCEPTED_DROP))  # accepted by the gate, refused for another reason
+        if self._gate.is_at(self._drop.id) and (self._gate.folder_of(self._drop.id) / ACCEPTED_DROP / REPORT_JSON).is_file():
+            return _with(finding, *_read(self._gate.folder_of(self._drop.id) / ACCEPTED_DROP))  # accepted by the gate, refused for another reason
         report = Report(
             file=self._drop.claim.file,
             sha256="",
@@ -47,7 +47,7 @@ class Rejection:
     def _where_the_gate_wrote(self) -> Path:
         facts = self._drop.facts
         is_kept = isinstance(facts, Accepted) and isinstance(facts.deep, Deep) and facts.deep.state is DeepState.REFUSED
-        return drop_folder(self._index.home, self._drop) if is_kept else self._gate.folder
+        return drop_folder(self._index.home, self._drop) if is_kept else self._gate.folder_of(self._drop.id)
 
     def _finding(self, step: RejectDrop | RefuseDeep) -> Finding:
         fix = self._reproduce() if step.code == CRASH else ""
@@ -69,7 +69,7 @@ class Rejection:
     def _level(self) -> str:
         if self._drop.state is DropState.ACCEPTED:
             return Level.DEEP.value
-        return self._gate.level or Level.STANDARD.value
+        return self._gate.level_of(self._drop.id) or Level.STANDARD.value
 
 
 def _read(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:

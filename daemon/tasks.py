@@ -32,7 +32,7 @@ def make_task(index: Index, job: Job, kind: Kind, purpose: str) -> Task:
 
 def _rows(index: Index, job: Job) -> tuple[RowsOf, ...]:
     rows = []
-    for ref in job.card.drops:
+    for ref in index.shelf.refs_of(job.card):
         accepted = index.drops[ref.id].facts
         assert isinstance(accepted, Accepted)
         rows.append(RowsOf(drop=ref.id, sha256=ref.sha256, folder=str(rows_folder(index.home, ref.id)), schema_id=accepted.schema_id))
@@ -81,6 +81,7 @@ def _score(index: Index, job: Job, ranking: Ranking, split: str, values: dict[st
         probe=ranking.best if gate and ranking.best in models else None,
         shift=ranking.best if gate and ranking.best in models else None,
         this_drop=job.card.drop,
+        micro_batch=ranking.micro_batch,
     )
 
 
@@ -118,7 +119,7 @@ def _pack(index: Index, job: Job, work: Releasing) -> PackTask:
         probe=_probe(runs, ranking, best.id),
         verdict=str(runs / ranking.verdict / "verdict.json"),
         parent=ranking.incumbent,
-        drops=tuple(ref.sha256 for ref in job.card.drops),
+        drops=tuple(ref.sha256 for ref in index.shelf.refs_of(job.card)),
         keys=str(index.home.keys),
     )
 

@@ -1,4 +1,7 @@
-"""`lorad serve`: one process that owns a box's folder, listens at once, and answers when the model is loaded."""
+"""`lorad serve`: one process that owns a box's folder, listens at once, and answers when the model is loaded.
+
+With an inherited listening socket it accepts nothing before it can answer: see `serving.handover`.
+"""
 
 import errno
 import logging
@@ -21,45 +24,52 @@ from serving.api import Service, create_app
 from serving.capacity import Pulse
 from serving.engines.registry import make_engine
 from serving.guards import read_keys
+from serving.handover import Farewell, HandoverServer, address_of, inherited, require_keys
 from store.keys import PRIVATE, PUBLIC, ensure_keys
 from store.locks import take_lock
 from store.paths import Box
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 10  # for requests in flight after the first SIGTERM
+GRACE_S = 30  # for requests in flight after the first SIGTERM
 AGENT_STOP_S = 15.0
+LOOK_S = 0.1
 
 
-def serve(config: Config, ready: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; requests in flight get ten seconds to finish.
+def serve(config: Config, ready: Callable[[str], None] | None = None, alive: Callable[[], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight get thirty seconds to finish.
 
-    `ready` is called once with the address, from another thread, when the model answers.
-    Raises LockHeldError (another server owns this box), LoradError PORT_IN_USE, BaseMissingError, ConfigError for the
-    API keys, and whatever the load of the base raises.
+    `ready` is called once with the address, from another thread, when the model answers; `alive` every second by the loop
+    that answers requests. Raises LockHeldError (another server owns this box), LoradError PORT_IN_USE, BaseMissingError,
+    ConfigError for the API keys, and whatever the load of the base raises.
     """
     keys = read_keys(config.serving.api_keys_file)
     box = Box(Path(config.serving.home))
     with ExitStack() as stack:
-        holder = f"pid {os.getpid()}, port {config.serving.port}"
+        sockets = [stack.enter_context(listener) for listener in inherited()]
+        require_keys(sockets, keys)
+        where = address_of(sockets[0]) if sockets else f"port {config.serving.port}"
+        holder = f"pid {os.getpid()}, {where}"
         lock = take_lock(box.lock, holder, f"serving home {str(box.root)!r}", hint="one server per home: stop the other, or set serving.home")
         stack.callback(os.close, lock)
-        listener = stack.enter_context(bind(config.serving.host, config.serving.port))
+        listeners = sockets or [stack.enter_context(bind(config.serving.host, config.serving.port))]
         make_keys(config)
         box.prepare()
         engine = make_engine(config)
         stack.callback(engine.close)
         agent = Agent(Ground(box=box, keys=Path(config.serving.trust), engine=engine, now=_now, monotonic=time.monotonic))
         service = Service(engine=engine, routes=agent.routes, keys=keys)
-        server = _server(service, config.serving.host)
+        server = _server(service, config.serving.host, alive, hands_over=bool(sockets))
         pulse = Pulse(box, agent.ledger.box_id, engine, _now)
         pulse.start()
         stack.callback(pulse.stop)
         work = _Work(agent, service, pulse, server)
-        work.start(lambda: ready(_address(config)) if ready else None)
+        address = address_of(listeners[0])
+        work.start(lambda: ready(address) if ready else None)
         stack.callback(work.stop)
         with _signals(server):
-            server.run(sockets=[listener])
+            if not sockets or work.wait_ready():
+                server.run(sockets=listeners)
     work.raise_failure()
 
 
@@ -105,11 +115,19 @@ class _Work:
         self._server = server
         self._stop = threading.Event()
         self._failure: BaseException | None = None
+        self._ready = threading.Event()
         self._thread: threading.Thread
 
     def start(self, ready: Callable[[], None]) -> None:
         self._thread = threading.Thread(target=self._run, args=(ready,), name="activation", daemon=True)
         self._thread.start()
+
+    def wait_ready(self) -> bool:
+        """Wait until requests can be answered. False where the server is to end before that."""
+        while not self._ready.wait(LOOK_S):
+            if self._server.should_exit:
+                return False
+        return True
 
     def stop(self) -> None:
         self._stop.set()
@@ -125,6 +143,7 @@ class _Work:
             self._agent.start()
             self._service.is_ready = True
             ready()
+            self._ready.set()
         except BaseException as error:  # carried to the main thread, which ends with it
             if not self._stop.is_set():
                 self._failure = error
@@ -133,17 +152,24 @@ class _Work:
         self._agent.run(self._stop, self._pulse.soon)
 
 
-def _server(service: Service, host: str) -> uvicorn.Server:
+def _server(service: Service, host: str, alive: Callable[[], None] | None, *, hands_over: bool) -> uvicorn.Server:
+    async def notify() -> None:
+        if alive is not None:
+            alive()
+
+    farewell = Farewell(create_app(service))
     options = uvicorn.Config(
-        create_app(service),
+        farewell,
         host=host,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
+        callback_notify=notify,
+        timeout_notify=1,
     )
-    return uvicorn.Server(options)
+    return HandoverServer(options, farewell) if hands_over else uvicorn.Server(options)
 
 
 @contextmanager
@@ -166,11 +192,6 @@ def _signals(server: uvicorn.Server) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _address(config: Config) -> str:
-    host = f"[{config.serving.host}]" if ":" in config.serving.host else config.serving.host
-    return f"http://{host}:{config.serving.port}"
 
 
 def _now() -> datetime:

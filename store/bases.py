@@ -5,11 +5,13 @@ A base given by `model_path` is not copied: its folder in models_dir holds base.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.config import Config
-from core.errors import BaseMissingError
+from core.errors import BaseMissingError, LoradError
 from store.codec import read
 from store.paths import default_models_dir
 from store.seals import is_sealed
@@ -54,6 +56,17 @@ def read_base(folder: Path) -> Base:
     if not is_sealed(folder):
         raise BaseMissingError(f"no base model in {str(folder)!r}", hint="run `lorad models pull`", code="BASE_MISSING")
     return read(Base, folder / BASE)
+
+
+def described_base(config: Config) -> tuple[dict[str, Any], int]:
+    """The Hugging Face config of the config's base, and the bytes of its weights; empty and 0 where it is not here or damaged."""
+    try:
+        weights = weights_folder(base_folder(config))
+        described = json.loads((weights / "config.json").read_bytes())
+        size = sum(path.stat().st_size for path in weights.glob("*.safetensors"))
+    except (LoradError, OSError, ValueError):
+        return {}, 0
+    return (described, size) if isinstance(described, dict) else ({}, 0)
 
 
 def weights_folder(folder: Path) -> Path:

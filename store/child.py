@@ -1,9 +1,13 @@
 """The border of a child process: whatever happens becomes `exit.json` and an exit status of the protocol."""
 
+import contextlib
 import errno
+import faulthandler
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +23,9 @@ log = logging.getLogger(__name__)
 
 CRASHED = 1
 DISK_FULL = "DISK_FULL"
+HOLD = "LORAD_HOLD"  # names the file that is there exactly while this child is to pause between two steps
+TETHER = "LORAD_TETHER"  # the descriptor of a pipe that ends with the daemon, where the kernel does not end us with it
+MEMORY_WORDS = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "HIP out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 class Stopped(BaseException):
@@ -59,8 +66,25 @@ def note_of(error: BaseException, unfit: ChildExit) -> ExitNote:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """By name: asking for torch's class would import torch. Its CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    """By name: asking for torch's class would import torch. Its CPU allocator and its libraries raise a plain RuntimeError."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(words in str(error) for words in MEMORY_WORDS)
+
+
+def answer_for_oneself() -> None:
+    """Let SIGUSR1, and a crash in C, write the stacks of all threads to stderr, which is log.txt; end where the daemon ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stderr without a descriptor, as in tests; a system without the signal
+        faulthandler.enable()
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+    pipe = os.environ.get(TETHER)
+    if pipe is not None:
+        threading.Thread(target=_end_with, args=(int(pipe),), name="tether", daemon=True).start()
+
+
+def _end_with(pipe: int) -> None:
+    """Wait for the pipe's end: nobody writes into it, and the daemon alone holds its other end."""
+    while os.read(pipe, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)  # a session of our own: everything that we have started
 
 
 def _as_it_is(note: ExitNote) -> ExitNote:
@@ -72,6 +96,7 @@ def run_child(folder: Path, work: Callable[[Path], ExitNote], *, unfit: ChildExi
 
     `results` adds to any note, that of a failure too, what whole results lie in the folder.
     """
+    answer_for_oneself()
     signal.signal(signal.SIGTERM, stop_at_once)
     try:
         note = work(folder)

@@ -23,6 +23,11 @@ def dump(record: object, *, indent: int | None = None) -> str:
     return _adapter(kind).dump_json(record, indent=indent).decode()
 
 
+def dump_as(kind: Any, record: object) -> str:
+    """A value of a composed type, such as dict[str, Job], as JSON text."""
+    return _adapter(kind).dump_json(record).decode()
+
+
 def parse(kind: type[T], text: str | bytes) -> T:
     """JSON text as a record. Raises ValueError."""
     hashable: Any = kind

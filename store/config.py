@@ -2,12 +2,23 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.config import Config, Resolved, resolve
+from core.config import Config, Resolved, changed_keys, merge_for_reload, resolve
 from core.sections import TargetConfig
 from store.config_file import config_path, read_layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reread:
+    """What config.json says now, as far as a running daemon can take it over."""
+
+    resolved: Resolved
+    changed: tuple[str, ...]  # keys with another value than the one in force
+    waiting: Mapping[str, str]  # keys that keep the value in force -> what is to be restarted for the new one
+    layer: Mapping[str, Any]
 
 
 class ConfigLoader:
@@ -18,7 +29,7 @@ class ConfigLoader:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = config_path(str(path) if path is not None else None)
-        self._layer: dict[str, Any] | None = None  # read once: a later edit waits for a restart
+        self._layer: dict[str, Any] | None = None  # read once: a later edit waits for a reload
 
     def load(self, command_line: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] | None = None) -> Resolved:
         """The resolved config; relative paths start at the config's folder. Raises ConfigError. Reads the file once."""
@@ -26,6 +37,19 @@ class ConfigLoader:
             self._layer = read_layer(self.path)
         resolved = resolve({"config.json": self._layer, "sidecar": sidecar or {}, "command line": command_line or {}})
         return Resolved(self._absolute(resolved.config), resolved.origins, resolved.warnings)
+
+    def reread(self) -> Reread:
+        """Read the file again. Nothing follows it until `adopt`. Raises ConfigError: what was read before stays in force."""
+        before = self.load().config
+        assert self._layer is not None
+        layer, waiting = merge_for_reload(self._layer, read_layer(self.path))
+        resolved = resolve({"config.json": layer})
+        after = Resolved(self._absolute(resolved.config), resolved.origins, resolved.warnings)
+        return Reread(resolved=after, changed=changed_keys(before, after.config), waiting=waiting, layer=layer)
+
+    def adopt(self, reread: Reread) -> None:
+        """From now on `load` goes by what was read again."""
+        self._layer = dict(reread.layer)
 
     def _absolute(self, config: Config) -> Config:
         def place(path: str) -> str:
@@ -42,6 +66,9 @@ class ConfigLoader:
         targets = config.deploy.targets or (TargetConfig(name="local", path=serving.home),)
         targets = tuple(target.model_copy(update={"path": place(target.path)}) for target in targets)
         validation = config.validation.model_copy(update={"references": tuple(place(path) for path in config.validation.references)})
+        alerts = config.alerts.model_copy(
+            update={"urls_file": place(config.alerts.urls_file), "webhook_key_file": place(config.alerts.webhook_key_file)}
+        )
         return config.model_copy(
             update={
                 "home": home,
@@ -50,6 +77,7 @@ class ConfigLoader:
                 "specs": {id: place(path) for id, path in config.specs.items()},
                 "validation": validation,
                 "serving": serving,
+                "alerts": alerts,
                 "deploy": config.deploy.model_copy(update={"targets": targets}),
             }
         )

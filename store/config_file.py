@@ -1,6 +1,7 @@
 """Finds and reads config.json as a plain mapping: all that `lorad status` needs, so it must stay light to import."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from store.paths import Home
 
 ENVIRONMENT = "LORAD_CONFIG"
 DEFAULT = "config.json"
+HOME_LINE = re.compile(r'^[^/\n]*"home"\s*:\s*"([^"\\\n]+)"', re.MULTILINE)
 
 
 def config_path(given: str | None) -> Path:
@@ -41,3 +43,17 @@ def home_of(path: Path) -> Home:
     """Home by the config alone, without checking the other keys: what `lorad status` needs in a blink."""
     home = read_layer(path).get("home", DEFAULT_HOME)
     return Home((path.parent / os.path.expanduser(str(home))).resolve())
+
+
+def home_in_force(path: Path) -> Home:
+    """`home_of`, also where an edit has broken the file elsewhere: the daemon that runs is to be asked, and it says what is wrong.
+
+    Raises ConfigError where the file does not show its home.
+    """
+    try:
+        return home_of(path)
+    except ConfigError as error:
+        found = HOME_LINE.search(path.read_text(encoding="utf-8", errors="replace")) if error.code == "CONFIG_SYNTAX" else None
+        if found is None:
+            raise
+        return Home((path.parent / os.path.expanduser(found[1])).resolve())

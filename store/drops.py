@@ -2,30 +2,34 @@
 
 claim.json       which inbox entry it took; durable before the first rename
 file, sidecar    the entry as it was dropped: `original` (of a drop with pictures a folder) and `original.job.json`
-<state>.json     the facts of its state
+<state>.json     the facts of its state; settling and gating have none unless something went wrong
 rows/            once accepted: the bytes (compressed), index.jsonl, report, what was put aside; sealed
 """
 
+import contextlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError, IntegrityError
+from core.gate import ROWS_FOLDER as ROWS
 from core.jsonc import loads
 from core.records import Accepted, Claim, Drop, DropState, Gating, Settling
-from store.codec import read, read_if_whole, write
-from store.durable import made_aside, move, replace_file, sync_dir
+from store.codec import dump, read, read_if_whole, write
+from store.durable import move, replace_file, sync_dir
 from store.paths import Home
+from store.recall import changed_ns, names_in, recall_drops
 from store.seals import SEAL, is_sealed
+from store.together import inside, made_together, sync_together
 
 CLAIM = "claim.json"
 ORIGINAL = "original"
 SIDECAR = "original.job.json"
-ROWS = "rows"
 MAX_SIDECAR_BYTES = 64 << 10
 
 _FACTS: dict[DropState, type[Settling | Gating | Accepted]] = {
@@ -41,23 +45,39 @@ def drop_folder(home: Home, drop: Drop) -> Path:
 
 
 def begin_claim(home: Home, claim: Claim, facts: Settling) -> Drop:
-    """Make the claim durable; nothing in the inbox has moved yet."""
-    with made_aside(home.drop(DropState.SETTLING, claim.drop), home.tmp) as folder:
-        write(folder / CLAIM, claim, durable=False)
-        write(folder / "settling.json", facts, durable=False)
-    return Drop(claim=claim, state=DropState.SETTLING, facts=facts)
+    """Make one claim durable. `facts` that say more than the claim itself are written beside it."""
+    (drop,) = begin_claims(home, [claim])
+    if facts != drop.facts:
+        drop = replace(drop, facts=facts)
+        mark_drops(home, [drop])
+    return drop
+
+
+def begin_claims(home: Home, claims: Sequence[Claim]) -> list[Drop]:
+    """Make claims durable together; nothing in the inbox has moved yet."""
+    with made_together([home.drop(DropState.SETTLING, claim.drop) for claim in claims], home.tmp) as folders:
+        for claim, folder in zip(claims, folders, strict=True):
+            write(folder / CLAIM, claim, durable=False)
+    return [Drop(claim=claim, state=DropState.SETTLING, facts=Settling(since=claim.claimed_at)) for claim in claims]
 
 
 def finish_claim(home: Home, drop: Drop) -> None:
-    """Rename sidecar and file out of the inbox, as far as that has not happened yet. The file's rename is the last."""
-    folder, claim = drop_folder(home, drop), drop.claim
-    if claim.sidecar is not None:
-        _rename_if_there(home.inbox / claim.sidecar, folder / SIDECAR)
-    source = home.inbox / claim.source
-    _rename_if_there(source, folder / ORIGINAL)
-    sync_dir(folder)
-    if source.parent.exists():
-        sync_dir(source.parent)
+    """Finish one claim."""
+    finish_claims(home, [drop])
+
+
+def finish_claims(home: Home, drops: Sequence[Drop]) -> None:
+    """Rename sidecars and files out of the inbox, as far as that has not happened yet. A file's own rename is the last of its claim.
+
+    A power cut may take a rename back; then the claim is found open and is finished again.
+    """
+    for drop in drops:
+        folder, claim = drop_folder(home, drop), drop.claim
+        if claim.sidecar is not None:
+            _rename_if_there(home.inbox / claim.sidecar, folder / SIDECAR)
+        _rename_if_there(home.inbox / claim.source, folder / ORIGINAL)
+    parents = dict.fromkeys((home.inbox / drop.claim.source).parent for drop in drops)
+    sync_together((), (parent for parent in parents if parent.exists()))
 
 
 def _rename_if_there(source: Path, destination: Path) -> None:
@@ -105,6 +125,50 @@ def move_drop(home: Home, before: Drop, after: Drop) -> None:
         move(source, drop_folder(home, after))
 
 
+def to_gate(home: Home, before: Drop, after: Drop) -> None:
+    """Move a drop to gating. What a power cut takes back is done again, so that only a count of crashes is made durable."""
+    assert isinstance(after.facts, Gating)
+    if after.facts.crashes:
+        move_drop(home, before, after)
+    elif before.state is not after.state:
+        folder = drop_folder(home, before)
+        (folder / "gating.json").unlink(missing_ok=True)  # of an earlier time at the gate
+        os.rename(folder, drop_folder(home, after))
+
+
+def accept_drops(home: Home, moves: Sequence[tuple[Drop, Drop, Path]], moved: Callable[[Drop], None]) -> None:
+    """Make acceptances durable together, in order: (drop at the gate, the same accepted, the gate's sealed result).
+
+    Args: moved: told of each drop whose rename is done, so that after an error nobody looks for it where it was.
+    """
+    for before, after, checked in moves:
+        place_rows(home, before, checked)
+        write(drop_folder(home, before) / "accepted.json", after.facts, durable=False)
+    trees = [inside(drop_folder(home, before) / ROWS) for before, _, _ in moves]
+    folders = [drop_folder(home, before) for before, _, _ in moves]
+    files = [path for rows, _ in trees for path in rows]
+    sync_together((*files, *(folder / "accepted.json" for folder in folders)), (*(path for _, rows in trees for path in rows), *folders))
+    for before, after, _ in moves:
+        os.rename(drop_folder(home, before), drop_folder(home, after))
+        moved(after)
+    sync_together((), (home.root / "drops" / state for state in (DropState.ACCEPTED, DropState.GATING)))
+
+
+def mark_drops(home: Home, drops: Sequence[Drop]) -> None:
+    """Replace facts within the state together. A power cut leaves each as it was or as it is now: for marks that a repeat makes again."""
+    places = [drop_folder(home, drop) / f"{drop.state.value}.json" for drop in drops]
+    aside = [place.with_name(f".{place.name}.new.part") for place in places]
+    try:
+        for drop, path in zip(drops, aside, strict=True):
+            path.write_text(dump(drop.facts, indent=1) + "\n")
+        sync_together(aside)
+        for path, place in zip(aside, places, strict=True):
+            os.replace(path, place)
+    finally:
+        for path in aside:
+            path.unlink(missing_ok=True)
+
+
 def reject_drop(home: Home, drop: Drop, reports: dict[str, str]) -> Path:
     """Move the drop into inbox/rejected under the name that the person gave it, with its reports. Returns the folder.
 
@@ -126,7 +190,8 @@ def reject_drop(home: Home, drop: Drop, reports: dict[str, str]) -> Path:
         if named:
             os.rename(folder / drop.claim.file, folder / ORIGINAL)
         raise
-    name_as_dropped(destination, drop.claim)
+    with contextlib.suppress(OSError):  # it is rejected, whatever the disk says now; `finish_rejections` ends it at the next start
+        name_as_dropped(destination, drop.claim)
     return destination
 
 
@@ -157,11 +222,14 @@ def _names(claim: Claim) -> tuple[tuple[str, str], ...]:
 
 def finish_rejections(home: Home) -> None:
     """Finish what a crash in `reject_drop` left after the rename that decides, or undo what came before it."""
-    for drop in read_drops(home):
-        folder = drop_folder(home, drop)
-        named = folder / drop.claim.file
-        if not os.path.lexists(folder / ORIGINAL) and named.is_dir() and not named.is_symlink():
-            os.rename(named, folder / ORIGINAL)
+    for state in _FACTS:
+        for folder in (home.root / "drops" / state).iterdir():
+            inside = {entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)} - {ROWS, ORIGINAL}
+            if not inside or os.path.lexists(folder / ORIGINAL):
+                continue
+            claim = read_if_whole(Claim, folder / CLAIM)
+            if claim is not None and claim.file in inside:
+                os.rename(folder / claim.file, folder / ORIGINAL)
     for path in home.rejected.glob(f"*/{ORIGINAL}*"):
         claim = read_if_whole(Claim, path.parent / CLAIM)
         if claim is not None:
@@ -169,12 +237,13 @@ def finish_rejections(home: Home) -> None:
 
 
 def place_rows(home: Home, drop: Drop, checked: Path) -> None:
-    """Rename the gate's sealed result into the drop's folder; a left-over of a broken-off acceptance is replaced."""
+    """Rename the gate's sealed result into the drop's folder, whose sync makes it durable; a left-over of a broken-off
+    acceptance is replaced."""
     destination = drop_folder(home, drop) / ROWS
     if not checked.exists() and is_sealed(destination):
         return  # placed before, when the step after this one failed
     shutil.rmtree(destination, ignore_errors=True)
-    move(checked, destination)
+    os.rename(checked, destination)
 
 
 def take_over(home: Home, drop: Drop, checked: Path) -> None:
@@ -217,6 +286,21 @@ def discard_original(home: Home, drop: Drop) -> None:
         shutil.rmtree(original)
     else:
         original.unlink()
+
+
+def finish_discards(home: Home) -> None:
+    """Delete what was dropped where a crash came between the mark that it is needed no more and its deletion."""
+    for folder in accepted_root(home).iterdir():
+        if not os.path.lexists(folder / ORIGINAL):
+            continue
+        claim, facts = read_if_whole(Claim, folder / CLAIM), read_if_whole(Accepted, folder / "accepted.json")
+        if claim is not None and facts is not None and facts.job_made and facts.is_proven:
+            discard_original(home, Drop(claim=claim, state=DropState.ACCEPTED, facts=facts))
+
+
+def accepted_root(home: Home) -> Path:
+    """The folder with a folder of each accepted drop."""
+    return home.root / "drops" / DropState.ACCEPTED
 
 
 def rows_folder(home: Home, drop: str) -> Path:
@@ -274,12 +358,36 @@ def _read_small(path: Path) -> bytes:
 
 def read_drops(home: Home) -> Iterator[Drop]:
     """Every drop on its way or accepted. A folder whose records are not whole is left out and left alone."""
-    for state, kind in _FACTS.items():
-        for folder in sorted((home.root / "drops" / state).iterdir()):
-            try:
-                yield Drop(claim=read(Claim, folder / CLAIM), state=state, facts=read(kind, folder / f"{state.value}.json"))
-            except (FileNotFoundError, IntegrityError):
+    return (drop for _, _, drop in drops_with_marks(home))
+
+
+def drops_with_marks(home: Home) -> Iterator[tuple[str, int, Drop]]:
+    """(folder under drops/, its time of change before it was read, the drop). See `store.recall`."""
+    known, root = recall_drops(home), home.root / "drops"
+    for state in _FACTS:
+        for name in names_in(root / state):
+            key = f"{state.value}/{name}"
+            mark, remembered = changed_ns(f"{root}/{key}"), known.get(key)
+            if remembered is not None and remembered[0] == mark:
+                yield key, mark, remembered[1]
                 continue
+            try:
+                claim = read(Claim, root / key / CLAIM)
+                yield key, mark, Drop(claim=claim, state=state, facts=_facts_in(root / key, state, claim))
+            except (FileNotFoundError, NotADirectoryError, IntegrityError):
+                continue
+
+
+def _facts_in(folder: Path, state: DropState, claim: Claim) -> Settling | Gating | Accepted:
+    """The facts of a state. The first two states say nothing that the claim does not say, unless something went wrong."""
+    try:
+        return read(_FACTS[state], folder / f"{state.value}.json")
+    except FileNotFoundError:
+        if state is DropState.SETTLING:
+            return Settling(since=claim.claimed_at)
+        if state is DropState.GATING:
+            return Gating(since=claim.claimed_at)
+        raise
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:

@@ -6,8 +6,9 @@ belongs to another state than the folder's is ignored.
 
 import json
 import logging
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from core.errors import IntegrityError
 from core.lifecycle import FACTS
 from core.records import ENDED, Ended, Job, JobCard, JobState, Queued
 from store.codec import read, write
-from store.durable import made_aside, move, replace_file
+from store.durable import move, replace_file
 from store.paths import Home
+from store.recall import changed_ns, names_in, recall_jobs
+from store.together import made_together
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +34,27 @@ def job_folder(home: Home, job: Job) -> Path:
 
 def create_job(home: Home, card: JobCard, facts: Queued, config: Mapping[str, Any]) -> Job:
     """Make a queued job in one durable step. A repeat with the same id changes nothing and returns the first."""
-    job = Job(card=card, state=JobState.QUEUED, facts=facts)
-    existing = find_folder(home, card.id)
-    if existing is not None:
-        return read_job(existing[1], existing[0])
-    with made_aside(home.job(JobState.QUEUED, card.id), home.tmp) as folder:
-        write(folder / CARD, card, durable=False)
-        replace_file(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False) + "\n", durable=False)
-        write(folder / "queued.json", facts, durable=False)
+    (job,) = create_jobs(home, [(card, facts, config)])
     return job
+
+
+def create_jobs(home: Home, wanted: Sequence[tuple[JobCard, Queued, Mapping[str, Any]]]) -> list[Job]:
+    """Make queued jobs together, each as `create_job` does. After a crash some may be there and others not."""
+    existing = {card.id: found for card, _, _ in wanted if (found := find_folder(home, card.id)) is not None}
+    new = [one for one in wanted if one[0].id not in existing]
+    written: dict[str, Path] = {}
+    with made_together([home.job(JobState.QUEUED, card.id) for card, _, _ in new], home.tmp) as folders:
+        for folder, (card, facts, config) in zip(folders, new, strict=True):
+            write(folder / CARD, card, durable=False)
+            text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
+            if text in written:
+                os.link(written[text], folder / CONFIG)  # frozen, so that jobs may share it
+            else:
+                replace_file(folder / CONFIG, text, durable=False)
+                written[text] = folder / CONFIG
+            write(folder / "queued.json", facts, durable=False)
+    made = {card.id: Job(card=card, state=JobState.QUEUED, facts=facts) for card, facts, _ in new}
+    return [made.get(card.id) or read_job(existing[card.id][1], existing[card.id][0]) for card, _, _ in wanted]
 
 
 def move_job(home: Home, before: Job, after: Job) -> None:
@@ -90,21 +105,46 @@ def folders(home: Home) -> Iterator[tuple[JobState, Path]]:
 
 def find_folder(home: Home, job: str) -> tuple[JobState, Path] | None:
     """The state and folder of a job id."""
-    return next(((state, folder) for state, folder in folders(home) if folder.name == job), None)
+    for state in JobState:
+        root = home.root / "jobs" / state
+        for folder in sorted(root.iterdir()) if state in ENDED else (root,):
+            if job.strip(".") and "/" not in job and (folder / job).is_dir():
+                return state, folder / job
+    return None
 
 
 def read_all(home: Home) -> tuple[list[Job], list[str]]:
     """Every job on disk, and one sentence for each folder that cannot be read (it is left as it is)."""
     jobs, damaged = [], []
-    for state, folder in folders(home):
-        try:
-            jobs.append(read_job(folder, state))
-        except IntegrityError as error:
-            damaged.append(error.what)
+    for _, _, found in jobs_with_marks(home):
+        if isinstance(found, Job):
+            jobs.append(found)
+        else:
+            damaged.append(found)
     return jobs, damaged
+
+
+def jobs_with_marks(home: Home) -> Iterator[tuple[str, int, Job | str]]:
+    """(folder under jobs/, its time of change before it was read, the job or what is wrong with it). See `store.recall`."""
+    known, root = recall_jobs(home), str(home.root / "jobs")
+    for state in JobState:
+        months = [f"{state.value}/{month}" for month in names_in(home.root / "jobs" / state)] if state in ENDED else [state.value]
+        for place in months:
+            for name in names_in(home.root / "jobs" / place):
+                key = f"{place}/{name}"
+                mark, remembered = changed_ns(f"{root}/{key}"), known.get(key)
+                if remembered is not None and remembered[0] == mark:
+                    yield key, mark, remembered[1]
+                    continue
+                try:
+                    yield key, mark, read_job(home.root / "jobs" / key, state)
+                except IntegrityError as error:
+                    yield key, mark, error.what
 
 
 def sweep_tmp(home: Home) -> None:
     """Remove what a crash left half-made under tmp/. Only while no child of an earlier daemon lives."""
     for entry in home.tmp.iterdir():
+        if entry == home.trash:
+            continue  # a chore empties it: it may hold a great deal
         shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)

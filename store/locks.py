@@ -42,6 +42,8 @@ def is_locked(path: Path) -> bool:
     """Whether some process holds the lock now. Takes it for an instant to find out."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:  # whoever may only look, as a member of the daemon's group; not enough on NFS
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

@@ -11,7 +11,7 @@ from core.records import ENDED, DropState, JobState
 from store.durable import replace_file
 
 FORMAT = 1
-FOLDERS = ("inbox/rejected", "commands", "drops", "jobs", "runs", "adapters", "targets", "slots", "tmp", "caches", "keys")
+FOLDERS = ("inbox/rejected", "commands", "drops", "jobs", "runs", "adapters", "targets", "slots", "tmp", "caches", "keys", "snapshots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,55 @@ class Home:
         return self.root / "tmp"
 
     @property
+    def format_mark(self) -> Path:
+        return self.root / "format.json"
+
+    @property
+    def trash(self) -> Path:
+        """What was renamed out of its place and waits for a chore to delete it."""
+        return self.root / "tmp" / "trash"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def pins(self) -> Path:
+        """Releases that a person wants kept."""
+        return self.root / "pins.json"
+
+    @property
+    def reserve(self) -> Path:
+        """Room that is given up first when the disk is full."""
+        return self.root / "reserve"
+
+    @property
+    def gc_report(self) -> Path:
+        """What the last gc did."""
+        return self.root / "caches" / "gc.json"
+
+    @property
     def status(self) -> Path:
         return self.root / "status.json"
 
     @property
     def status_log(self) -> Path:
         return self.root / "status.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """The same in numbers, for the node exporter's textfile collector."""
+        return self.root / "metrics.prom"
+
+    @property
+    def counters(self) -> Path:
+        """Counts that only grow, kept over restarts."""
+        return self.root / "series" / "counters.json"
+
+    @property
+    def alerts(self) -> Path:
+        """Which alerts were told when, and what is still to be sent."""
+        return self.root / "series" / "alerts.json"
 
     @property
     def journal(self) -> Path:
@@ -57,16 +100,40 @@ class Home:
         return self.root / "live.jsonl"
 
     @property
+    def paused(self) -> Path:
+        """Who paused the whole queue; it is there exactly while it is paused."""
+        return self.root / "paused.json"
+
+    @property
+    def schedule(self) -> Path:
+        """When each entry of the schedule last came and comes next."""
+        return self.root / "series" / "schedule.json"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lorad.lock"
 
     @property
+    def config_in_force(self) -> Path:
+        """The config that the daemon goes by, whole and with absolute paths: its links read it, and `lorad config show`."""
+        return self.root / "caches" / "config.json"
+
+    @property
     def listing(self) -> Path:
-        """Snapshot of jobs and drops for listings, so that `lorad jobs list` reads one file."""
+        """Snapshot of jobs and drops for listings, so that `lorad jobs list` reads two files (see `ended_listing`)."""
         return self.root / "caches" / "listing.json"
+
+    @property
+    def ended_listing(self) -> Path:
+        """The jobs that have ended, one line each, in the same form: added to, and made anew when the daemon starts."""
+        return self.root / "caches" / "ended.jsonl"
 
     def slot_lock(self, slot: int) -> Path:
         return self.root / "slots" / f"{slot}.lock"
+
+    def slot_hold(self, slot: int) -> Path:
+        """Why the child in this slot is to pause between two steps; it is there exactly while it is to."""
+        return self.root / "slots" / f"{slot}.hold"
 
     def drop(self, state: DropState, drop: str) -> Path:
         return self.rejected / drop if state is DropState.REJECTED else self.root / "drops" / state / drop
@@ -90,7 +157,7 @@ class Home:
     def prepare(self) -> None:
         """Make the folders. Raises StateError for a home of a newer format, or an inbox on another file system."""
         self.root.mkdir(parents=True, exist_ok=True)
-        mark = self.root / "format.json"
+        mark = self.format_mark
         if mark.exists():
             found = json.loads(mark.read_text()).get("format", 0)
             if found > FORMAT:

@@ -1,5 +1,6 @@
 """Run folders: one for each start of a child, `runs/<job>/<NN>-<kind>/`, never reused."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,17 @@ from core.tasks import ExitNote, Task
 from store.codec import read_if_whole, write
 from store.durable import lines_of, sync_dir
 from store.paths import Home
-from store.seals import is_sealed, seal_hash
+from store.seals import seal_hash
+from store.wholeness import is_whole
 
 SPEC = "spec.json"
 EXIT = "exit.json"
 PROGRESS = "progress.jsonl"
 LOG = "log.txt"
+HEARTBEAT = "heartbeat"  # its time is that of the child's last sign of life
+STACK = "stack.txt"  # where a child stood that gave none: written once, as it is ended
+
+TAIL_BYTES = 8192
 
 
 def new_run(home: Home, job: str, kind: Kind) -> Path:
@@ -43,22 +49,26 @@ def write_exit(run: Path, note: ExitNote) -> None:
     write(run / EXIT, note)
 
 
-def last_progress(run: Path) -> dict[str, Any] | None:
-    """The newest whole line of progress.jsonl. Reads at most the last 8 KiB."""
+def recent_progress(run: Path) -> list[dict[str, Any]]:
+    """The newest whole lines of progress.jsonl, in order. Reads at most the last 8 KiB; a line that a crash tore is left out."""
     try:
         with open(run / PROGRESS, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 8192))
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
             lines = file.read().split(b"\n")[:-1]
     except FileNotFoundError:
-        return None
-    for line in reversed(lines):
-        try:
-            found: dict[str, Any] = json.loads(line)
-        except ValueError:
-            continue
-        return found
-    return None
+        return []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict)]
+
+
+def last_progress(run: Path) -> dict[str, Any] | None:
+    """The newest whole line of progress.jsonl."""
+    lines = recent_progress(run)
+    return lines[-1] if lines else None
 
 
 def log_tail(run: Path, num_lines: int = 20) -> list[str]:
@@ -70,10 +80,10 @@ def log_tail(run: Path, num_lines: int = 20) -> list[str]:
 
 
 def candidates_of(home: Home, job: str) -> tuple[Candidate, ...]:
-    """The sealed checkpoints of all training runs of a job, one a step (the newest run's), by step."""
+    """The whole checkpoints of all training runs of a job, one a step (the newest run's), by step. A torn one does not exist."""
     found: dict[int, Candidate] = {}
     for folder in sorted(home.runs(job).glob("*-train/checkpoints/step_*")):
-        if is_sealed(folder):
+        if is_whole(folder):
             step = int(folder.name.removeprefix("step_"))
             found[step] = Candidate(step=step, path=str(folder.relative_to(home.runs(job))), sha256=seal_hash(folder), dev_loss=_dev_loss(folder))
     return tuple(found[step] for step in sorted(found))
@@ -88,8 +98,8 @@ def _dev_loss(folder: Path) -> float | None:
 
 
 def resume_point(home: Home, job: str) -> str | None:
-    """The newest sealed resume point of a job, relative to runs/<job>/."""
-    points = [folder for folder in home.runs(job).glob("*-train/resume/step_*") if is_sealed(folder)]
+    """The newest whole resume point of a job, relative to runs/<job>/. A torn one does not exist: then it is the one before."""
+    points = [folder for folder in home.runs(job).glob("*-train/resume/step_*") if is_whole(folder)]
     newest = max(points, key=lambda folder: (folder.name, folder.parent.parent.name), default=None)
     return str(newest.relative_to(home.runs(job))) if newest else None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from core.errors import IntegrityError
 from store.durable import replace_file, sync_tree
+from store.together import inside, sync_together
 
 SEAL = "SEALED"
 
@@ -30,6 +31,14 @@ def seal(folder: Path) -> str:
     sync_tree(folder)
     replace_file(folder / SEAL, text)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def seal_aside(folder: Path, *, durable: bool) -> None:
+    """The same for a folder that nobody looks at before it is renamed to its place: all is synced at once, or by whoever renames it."""
+    text = "".join(f"{digest}  {name}\n" for name, digest in hash_files(folder).items())
+    replace_file(folder / SEAL, text, durable=False)
+    if durable:
+        sync_together(*inside(folder))
 
 
 def is_sealed(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from core.errors import StateError
 from core.wire import Activation, Active, Desired, Observed, Wish
 from store.codec import read_if_whole, to_plain, write
 from store.durable import append_line, lines_of
@@ -17,6 +18,7 @@ from store.wire import read_activations, read_active, read_desired, sign_desired
 
 DESIRED = "desired.json"
 OBSERVED = "observed.json"
+RESTORED = "restored.json"  # written by a restore: no wish before the far side has answered
 
 
 def desired_of(home: Home, target: str) -> Desired | None:
@@ -27,6 +29,7 @@ def desired_of(home: Home, target: str) -> Desired | None:
 def set_wish(home: Home, target: str, alias: str, wish: Wish, now: datetime) -> Desired:
     """Write the wish with the next fence, signed and durable, before any link can push it."""
     before = desired_of(home, target)
+    _require_known_fence(home, target)
     active = read_active(mirror(home, target) / "active.json")
     fence = 1 + max(before.fence if before else 0, active.fence_seen if active else 0)
     aliases = {**(before.aliases if before else {}), alias: wish}
@@ -34,7 +37,23 @@ def set_wish(home: Home, target: str, alias: str, wish: Wish, now: datetime) -> 
     desired = sign_desired(Desired(fence=fence, aliases=aliases, fences=fences, made_at=now), home.keys)
     home.target(target).mkdir(parents=True, exist_ok=True)
     write(home.target(target) / DESIRED, desired)
+    (home.target(target) / RESTORED).unlink(missing_ok=True)
     return desired
+
+
+def _require_known_fence(home: Home, target: str) -> None:
+    """A home that came back from a backup may know an old fence only: it looks at the far side before it wishes. Raises StateError."""
+    try:
+        restored_at = datetime.fromisoformat(json.loads((home.target(target) / RESTORED).read_text())["at"])
+    except FileNotFoundError:
+        return
+    observed = read_if_whole(Observed, home.target(target) / OBSERVED)
+    if observed is None or not observed.reachable or observed.at <= restored_at:
+        raise StateError(
+            f"target {target!r} has not answered since this home was restored: what it was last asked is unknown",
+            hint="start `lorad serve` there, or take the target out of the config; it goes on by itself",
+            code="FENCE_UNKNOWN",
+        )
 
 
 def mirror(home: Home, target: str) -> Path:

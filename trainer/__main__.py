@@ -1,17 +1,20 @@
 """`python -m trainer <run folder>`: carry out the spec in that folder, write exit.json, exit with the same code."""
 
 import logging
+import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.errors import ChildError
 from core.exits import ChildExit
 from core.tasks import EmbedTask, ExitNote, ScoreTask, TrainTask
 from store import codec
-from store.child import clock, log_to_stderr, run_child
+from store.child import HOLD, clock, log_to_stderr, run_child
 from trainer.backends import find
 from trainer.embedding import embed
+from trainer.isolation import Network, leave_network
 from trainer.run import RunFolder
 from trainer.space import full_disk
 
@@ -36,16 +39,25 @@ def read_task(path: Path) -> TrainTask | ScoreTask | EmbedTask:
 def carry_out(run: RunFolder) -> None:
     """Do what spec.json asks. Raises what the border below turns into an exit code."""
     task = read_task(run.spec)
+    run.network = (Network.OPEN if _may_use_network(task) else leave_network()).value
+    log.info("network: %s", run.network)
+    run.report("load")
     if isinstance(task, EmbedTask):
         embed(task, run)
         return
     backend = find(task.backend)
     with full_disk(run.root):
         if isinstance(task, TrainTask):
-            run.stops_at_once = False
             backend.train(task, run)
         else:
             backend.score(task, run)
+
+
+def _may_use_network(task: TrainTask | ScoreTask | EmbedTask) -> bool:
+    """Whether the job's config says so; looked up before anything is checked, and false for whatever is not plainly true."""
+    settings = task.settings if not isinstance(task, EmbedTask) else {}
+    training = settings.get("training")
+    return isinstance(training, Mapping) and training.get("network") is True
 
 
 def main(arguments: list[str]) -> int:
@@ -54,7 +66,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         log.error("usage: python -m trainer <run folder>")
         return USAGE
-    run = RunFolder(Path(arguments[0]).absolute())
+    hold = os.environ.get(HOLD)
+    run = RunFolder(Path(arguments[0]).absolute(), hold=Path(hold) if hold else None)
 
     def work(folder: Path) -> ExitNote:
         signal.signal(signal.SIGTERM, run.on_term)

@@ -1,7 +1,7 @@
 """Checkpoints and resume points of a run: folders that exist only once they are sealed.
 
     checkpoints/step_000123/   what ranking judges: an adapter in PEFT layout and checkpoint.json
-    resume/step_000123/        what a later run goes on from: adapter, optimizer, step, random state; only the newest
+    resume/step_000123/        what a later run goes on from: adapter, optimizer, step, random state; the newest two
 
 Each is filled under `.making/`, sealed, and renamed in. A run that goes on from another run's resume point links that
 run's earlier checkpoints into its own folder, so that its result is whole by itself.
@@ -63,13 +63,13 @@ def kept(root: Path) -> tuple[Candidate, ...]:
 
 
 def save_resume(root: Path, step: int, fill: Fill) -> None:
-    """Seal a resume point, then delete the older ones. A repeat for the same step is harmless."""
+    """Seal a resume point, then delete the older ones but for the one before: a disk may tear the newest. A repeat is harmless."""
     if not is_sealed(root / RESUME / _name(step)):
         _make(root, RESUME, step, fill)
-    for older, folder in list(_sealed(root / RESUME)):
-        if older < step:
-            (folder / SEAL).unlink()  # first: a half-deleted folder must not look whole
-            shutil.rmtree(folder)
+    earlier = [folder for older, folder in _sealed(root / RESUME) if older < step]
+    for folder in earlier[:-1]:
+        (folder / SEAL).unlink()  # first: a half-deleted folder must not look whole
+        shutil.rmtree(folder)
 
 
 def newest_resume(root: Path) -> str | None:

@@ -1,7 +1,7 @@
 """Rows as tokens with the positions that are learnt: the only form in which rows reach a model. No tensors."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from core.errors import ChildError, LoradError
@@ -71,10 +71,11 @@ def example_of(row: Row, encoding: Encoding) -> Example:
     return Example(row=row, ids=array("i", encoding.ids), learnt=learnt, num_last=sum(index >= encoding.last_turn for index in learnt))
 
 
-def encode_rows(renderer: Renderer, rows: Sequence[Row], max_length: int) -> Examples:
-    """Rows in order, without those over `max_length` tokens and those that teach nothing; both are counted."""
+def encode_rows(renderer: Renderer, rows: Sequence[Row], max_length: int, beat: Callable[[], None] = lambda: None) -> Examples:
+    """Rows in order, without those over `max_length` tokens and those that teach nothing; both are counted. `beat` is called for each."""
     found = Examples()
     for row in rows:
+        beat()
         example = encode_row(renderer, row)
         found.longest = max(found.longest, len(example.ids))
         if len(example.ids) > max_length:

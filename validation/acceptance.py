@@ -53,6 +53,11 @@ class Judged:
     index: tuple[IndexRow, ...] = ()  # of a drop that was not accepted before
     new_groups: int = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return int(str(self.report.stats.get("bytes", 0)))
+
 
 @dataclass(slots=True)
 class _Keys:

@@ -29,6 +29,7 @@ from validation.sandbox import Bounds, bounded
 
 log = logging.getLogger("lorad.gate")
 Now = Callable[[], datetime]
+SYNCED_BYTES = 1 << 20  # a larger drop is synced here; smaller ones by the daemon, many at once
 MOST_REMEMBERED = 50_000  # rows of a drop: no drop waits behind one that has more
 
 
@@ -104,7 +105,7 @@ def _keep_or_leave(folder: Path, judged: Judged) -> None:
     replace_file(place / REPORT_MARKDOWN, judged.report.to_markdown(), durable=False)
     replace_file(place / REPORT_JSON, judged.report.to_json() + "\n", durable=False)
     if accepted:
-        seal_aside(place)
+        seal_aside(place, durable=judged.size_bytes > SYNCED_BYTES)
 
 
 def _verdict(drop: str, judged: Judged, ended_at: datetime) -> GateResult:
@@ -114,7 +115,7 @@ def _verdict(drop: str, judged: Judged, ended_at: datetime) -> GateResult:
         drop=drop,
         verdict=report.verdict,
         sha256=report.sha256,
-        size_bytes=int(str(report.stats.get("bytes", 0))),
+        size_bytes=judged.size_bytes,
         rows=report.rows - judged.quarantined,
         quarantined=judged.quarantined,
         new_groups=judged.new_groups,

@@ -11,7 +11,7 @@ from core.config import Config
 from core.facts import DiskSeen, DropSeen, Facts, GateSeen
 from core.gate import GateResult
 from core.lifecycle import Event, step
-from core.progress import decide_start
+from core.queue import decide_start
 from core.reconcile import decide
 from core.records import Accepted, Claim, Deep, DeepState, Drop, DropRef, DropState, Ended, Gating, Job, JobCard, JobState, Queued, Settling
 
@@ -53,7 +53,9 @@ def job(number: int, *trains_on: int, state: JobState = JobState.QUEUED) -> Job:
 def world(*drops: DropSeen, jobs: tuple[Job, ...] = (), **fields: object) -> Facts:
     seen = {one.drop.id: one for one in drops}
     unproven = frozenset(id for id, one in seen.items() if isinstance(one.drop.facts, Accepted) and not one.drop.facts.is_proven)
-    given: dict[str, object] = {"drops": seen, "unproven": unproven, "jobs": {one.id: one for one in jobs}, "deep_gate": GateSeen(alive=False), **fields}
+    of = {"a/main": tuple(sorted(unproven))} if unproven else {}
+    known = {"unproven": unproven, "unproven_of": of}
+    given: dict[str, object] = {"drops": seen, **known, "jobs": {one.id: one for one in jobs}, "deep_gate": GateSeen(alive=False), **fields}
     return Facts(instance="i", config=Config(), backend="stub", base_sha256="base", free_slots=(0,), **given)  # type: ignore[arg-type]
 
 

@@ -89,7 +89,22 @@ def test_a_sidecar_may_set_what_its_job_needs() -> None:
     assert job == {"priority": 5, "again": True, "notes": "n", "source": "scraped"}
 
 
-@pytest.mark.parametrize(("key", "value"), [("priority", "high"), ("again", 1), ("notes", 3), ("priority", True), ("source", ["scraped"])])
+@pytest.mark.parametrize(("key", "value"), [("not_before", "tomorrow"), ("not_before", "2026-03-01T22:00"), ("not_before", 5)])
+def test_a_time_that_is_none_or_has_no_zone_is_named(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=r"not_before = .* (no date|no zone)"):
+        sidecar_layer({key: value}, "the sidecar")
+
+
+@pytest.mark.parametrize(("said", "number"), [("high", 10), ("normal", 0), ("Low", -10), ("7", 7), (-3, -3)])
+def test_a_priority_is_a_word_or_a_number(said: object, number: int) -> None:
+    assert sidecar_layer({"priority": said}, "the sidecar")[1] == {"priority": number}
+
+
+def test_a_time_is_kept_in_utc() -> None:
+    assert sidecar_layer({"not_before": "2026-03-01T22:00+01:00"}, "the sidecar")[1] == {"not_before": "2026-03-01T21:00:00+00:00"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("priority", "urgent"), ("again", 1), ("notes", 3), ("priority", True), ("source", ["scraped"])])
 def test_a_job_key_of_the_wrong_type_is_named(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
         sidecar_layer({key: value}, "the sidecar")

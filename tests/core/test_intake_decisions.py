@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.config import Config, resolve
-from core.facts import DiskSeen, DropSeen, EndedJob, Entry, Facts, GateSeen
+from core.facts import DiskSeen, DropSeen, Entry, Facts, GateSeen
 from core.gate import GateResult
 from core.identity import drop_identity
 from core.intake import decide_intake
+from core.jobviews import EndedJob
 from core.records import Accepted, Claim, Deep, Drop, DropState, Ended, Gating, Settling
 from core.steps import AcceptDrop, FinishClaim, ForgetClaim, GateDrop, MakeJob, RejectDrop, SettleAgain, Step, TakeDrop
 

@@ -7,7 +7,8 @@ from core import steps as f
 from core.commands import Command, CommandKind
 from core.config import Config
 from core.exits import ChildExit
-from core.facts import EndedJob, Facts, TargetSeen
+from core.facts import Facts, TargetSeen
+from core.jobviews import EndedJob
 from core.lifecycle import Event, step
 from core.names import stamp
 from core.progress import models_to_score, with_child
@@ -54,6 +55,8 @@ class World:
     outcomes: dict[str, AliasState] = field(default_factory=dict)
     box_up: bool = True
     stopping: bool = False
+    paused: str = ""
+    closed: str = ""
     starts: list[str] = field(default_factory=list)
 
     # ---------------------------------------------------------------- making things
@@ -165,6 +168,8 @@ class World:
             backend="stub",
             base_sha256="base",
             stopping=self.stopping,
+            paused=self.paused,
+            closed=self.closed,
             jobs=dict(self.jobs),
             ended={job.id: self._ended(job) for job in self.ended.values()},
             children={job.id: seen for job in self.jobs.values() if (seen := self._child(job))},
@@ -207,9 +212,17 @@ class World:
         """Tick until nothing is left to do without an event from outside."""
         for _ in range(limit):
             self.serve()
-            if not self.tick():
+            if not self.tick() and not self.wait():
                 return
         raise AssertionError(f"never settles: {decide(self.facts(), self.now).steps}")
+
+    def wait(self) -> bool:
+        """Let the time pass until a job may be tried again. False where none waits for that."""
+        moments = [job.facts.not_before for job in self.jobs.values() if isinstance(job.facts, Queued) and job.facts.not_before and not job.facts.paused]
+        later = [moment for moment in moments if moment > self.now]
+        free = not self.paused and not self.closed and bool(self.facts().free_slots) and not self.stopping
+        self.now = min(later) if later and free else self.now
+        return bool(later) and free
 
     def _apply(self, one: f.Step) -> None:
         match one:
@@ -231,6 +244,10 @@ class World:
                 aliases = {**(self.desired.aliases if self.desired else {}), one.alias: one.wish}
                 fences = {**(self.desired.fences if self.desired else {}), one.alias: fence}
                 self.desired = Desired(fence=fence, aliases=aliases, fences=fences, made_at=self.now)
+            case f.PauseQueue():
+                self.paused = f"paused by {one.actor or 'a person'}"
+            case f.ResumeQueue():
+                self.paused = ""
             case f.SetAside():
                 self.set_aside.add(one.drop)
             case f.Reply():

@@ -61,8 +61,8 @@ def test_it_answers_one_drop_after_another(home: Home, keeper: Gatekeeper) -> No
         result = keeper.look().result
         assert result is not None
         assert (result.drop, result.verdict) == (drop, "accepted")
-        assert (keeper.folder / "drop" / "SEALED").exists()
-    keeper.clear()
+        assert (keeper.folder_of(drop) / "drop" / "SEALED").exists()
+        keeper.clear(drop)
     assert not keeper.is_busy()
     assert list(home.tmp.iterdir()) == []
 
@@ -89,7 +89,7 @@ def test_it_says_how_its_child_died_and_the_log_of_that_child_is_kept(home: Home
     keeper.submit(spec(home))
     wait_until(lambda: "gate begins" in (home.root / "gate.log").read_text())
     os.kill(pid(keeper), signal.SIGSTOP)  # it may have answered already: what counts is how it ends
-    (keeper.folder / "result.json").unlink(missing_ok=True)
+    (keeper.folder_of("drop-1") / "result.json").unlink(missing_ok=True)
     os.kill(pid(keeper), number)
     os.kill(pid(keeper), signal.SIGCONT)
     wait_until(lambda: keeper.look().died)
@@ -127,7 +127,7 @@ def test_the_background_gate_has_a_log_and_folders_of_its_own(home: Home) -> Non
     keeper = Gatekeeper(home, BACKGROUND)
     try:
         keeper.submit(spec(home))
-        assert keeper.folder.name.startswith("deep-drop-1")
+        assert keeper.folder_of("drop-1").name.startswith("deep-drop-1")
         wait_until(lambda: keeper.look().result)
         assert (home.root / "deep.log").exists()
         assert not (home.root / "gate.log").exists()

@@ -117,7 +117,7 @@ def test_a_claim_that_was_broken_off_before_the_rename_is_finished(home: Home) -
     drops.finish_claim(home, found)
     drops.finish_claim(home, found)  # a repeat changes nothing
     assert not drops.is_at_source(home, drop.claim)
-    assert {entry.name for entry in drops.drop_folder(home, drop).iterdir()} == {"claim.json", "settling.json", "original", "original.job.json"}
+    assert {entry.name for entry in drops.drop_folder(home, drop).iterdir()} == {"claim.json", "original", "original.job.json"}
 
 
 def test_a_namesake_that_came_later_is_not_taken_for_the_claimed_file(home: Home) -> None:

@@ -80,7 +80,7 @@ def test_a_file_that_kills_the_gate_twice_is_rejected(circle: Circle) -> None:
     circle.wait_state("training")
 
 
-def test_three_crashes_of_the_trainer_fail_the_job_and_retry_makes_another(circle: Circle) -> None:
+def test_three_kills_of_the_trainer_fail_the_job_and_retry_makes_another(circle: Circle) -> None:
     circle.start_both()
     for _ in range(3):
         circle.brake("train")
@@ -89,9 +89,9 @@ def test_three_crashes_of_the_trainer_fail_the_job_and_retry_makes_another(circl
         circle.kill_held("train")
     job = circle.wait_state("failed")
     facts = circle.facts(job)
-    assert (facts["code"], facts["attempts"]) == ("CHILD_CRASHED", 3)
+    assert (facts["code"], facts["attempts"]) == ("OUT_OF_MEMORY", 3)
     assert "lorad jobs retry" in facts["hint"]
-    circle.wait(lambda: (circle.status()["error"] or {}).get("code") == "CHILD_CRASHED", "status tells the failure")
+    circle.wait(lambda: (circle.status()["error"] or {}).get("code") == "OUT_OF_MEMORY", "status tells the failure")
     assert circle.lorad("jobs", "retry", job).returncode == 0
     again = circle.wait_state("released", 1)
     assert circle.jobs() == {job: "failed", again: "released"}

@@ -258,7 +258,7 @@ def test_a_late_refusal_moves_the_job_and_then_the_drop(background: Circle) -> N
     circle.drop(chat_rows(start=1000), "later.jsonl")
     circle.wait(lambda: len(circle.jobs()) == 2, "a later drop of the adapter is queued")
     later = circle.job(1)
-    assert len(read_json(circle.job_folders()[later] / "job.json")["drops"]) == 2
+    assert read_json(circle.job_folders()[later] / "job.json")["rows_of"]["count"] == 2
     circle.let_go("gate")
     folder, report = circle.rejected("rows.jsonl")
     assert circle.jobs()[job] == "refused"
@@ -269,7 +269,9 @@ def test_a_late_refusal_moves_the_job_and_then_the_drop(background: Circle) -> N
     assert (folder / "rows.jsonl").read_bytes() == with_a_secret()
     assert SECRET not in (folder / "report.json").read_text()
     circle.wait(lambda: circle.jobs()[later] == "training", "the later job starts, without those rows")
-    assert len(read_json(circle.job_folders()[later] / "job.json")["drops"]) == 1
+    assert read_json(circle.job_folders()[later] / "job.json")["rows_of"]["count"] == 1
+    spec = read_json(circle.runs(later, "train")[0] / "spec.json")
+    assert [row["drop"] for row in spec["rows"]] == [read_json(circle.job_folders()[later] / "job.json")["drop"]]
 
 
 @pytest.mark.parametrize("content", [chat_rows(), with_a_secret()], ids=["passes", "is refused"])

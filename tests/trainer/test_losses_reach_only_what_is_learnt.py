@@ -16,7 +16,7 @@ from core.tasks import RowsOf
 from rendering.rows import read_rows
 from rendering.tokens import Renderer
 from trainer.backends import attention
-from trainer.backends.batches import FlatForward, PaddedForward, forward_for, micro_batches
+from trainer.backends.batches import Cut, FlatForward, PaddedForward, forward_for, micro_batches
 from trainer.backends.lora import fuse, unfuse
 from trainer.examples import Example, encode_rows
 
@@ -164,7 +164,7 @@ def test_a_turn_of_weight_0_is_context_and_not_learnt(examples: list[Example], t
 @pytest.mark.parametrize(("most_rows", "most_tokens"), [(1, 0), (2, 0), (0, 1), (0, 60), (0, 10_000)])
 def test_micro_batches_keep_every_row_in_order(examples: list[Example], most_rows: int, most_tokens: int) -> None:
     forward = forward_for(build("llama"))
-    cut = list(micro_batches(forward, examples, most_rows=most_rows, most_tokens=most_tokens))
+    cut = list(micro_batches(forward, examples, Cut(rows=most_rows, tokens=most_tokens)))
     assert [example for batch in cut for example in batch] == examples
     for batch in cut:
         assert len(batch) == 1 or (len(batch) <= most_rows if most_rows else sum(len(example.ids) for example in batch) <= most_tokens)

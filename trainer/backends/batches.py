@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
+from core.config import Config
 from trainer.backends.loss import TokenLoss
 from trainer.backends.model import is_flat_exact
 from trainer.examples import Example
@@ -106,14 +107,37 @@ def _targets(examples: Sequence[Example], device: Any) -> torch.Tensor:
     return torch.tensor([example.ids[index] for example in examples for index in example.learnt], device=device)
 
 
-def micro_batches(forward: Forward, examples: Sequence[Example], *, most_rows: int = 0, most_tokens: int = SCORING_TOKENS) -> Iterator[list[Example]]:
-    """Examples in order, cut into batches of at most `most_rows`; 0: as many as fit `most_tokens`, and at least one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """How large a forward pass may be: at most so many rows, and of more than one row at most so many tokens; 0 is any number."""
+
+    rows: int = 0
+    tokens: int = 0
+
+    @classmethod
+    def of_training(cls, config: Config, micro_batch: int | None, budget_tokens: int) -> "Cut":
+        """By training.micro_batch, else by tokens. The memory ladder's `micro_batch` shrinks rows and tokens alike."""
+        rows = config.training.micro_batch or config.batch_size
+        tokens = 0 if config.training.micro_batch else budget_tokens
+        if micro_batch is None or micro_batch >= rows:
+            return cls(rows=rows, tokens=tokens)
+        return cls(rows=micro_batch, tokens=max(1, (tokens or rows * config.max_length) * micro_batch // rows))
+
+    @classmethod
+    def of_scoring(cls, config: Config, micro_batch: int | None) -> "Cut":
+        """By tokens, shrunk by the memory ladder as in training."""
+        rows = config.training.micro_batch or config.batch_size
+        return cls(tokens=SCORING_TOKENS) if micro_batch is None else cls(rows=micro_batch, tokens=max(1, SCORING_TOKENS * micro_batch // rows))
+
+
+def micro_batches(forward: Forward, examples: Sequence[Example], cut: Cut) -> Iterator[list[Example]]:
+    """Examples in order, cut into batches; each has at least one."""
     batch: list[Example] = []
     tokens = longest = 0
     for example in examples:
         length = len(example.ids)
         cost = forward.cost(len(batch) + 1, tokens + length, max(longest, length))
-        full = len(batch) >= most_rows if most_rows else cost > most_tokens
+        full = (cut.rows and len(batch) >= cut.rows) or (cut.tokens and cost > cut.tokens)
         if batch and full:
             yield batch
             batch, tokens, longest = [], 0, 0

@@ -47,6 +47,16 @@ def choose_place() -> Place:
     return Place(device="cpu", dtype=torch.bfloat16 if cpu_has_bf16() else torch.float32)
 
 
+def device_name(device: torch.device) -> str:
+    """cpu, or the name of the GPU as its driver says it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def device_memory_mb(device: torch.device) -> int:
+    """Most memory of the GPU that torch has taken, in MiB; 0 on the CPU."""
+    return torch.cuda.max_memory_reserved(device) >> 20 if device.type == "cuda" else 0
+
+
 def use_threads(config: Config) -> None:
     """Limit this process's compute threads as the config says."""
     if config.training.threads:

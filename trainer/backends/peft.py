@@ -22,9 +22,9 @@ class PeftBackend:
         run.report("load")
         renderer = Renderer.load(Path(task.base))
         rows = read_rows(task.rows)
-        train = encode_rows(renderer, [row for row in rows if row.split == "train"], config.max_length)
+        train = encode_rows(renderer, [row for row in rows if row.split == "train"], config.max_length, run.beat)
         require_trainable(train, config.max_length, config.training.max_overlong_share)
-        dev = encode_rows(renderer, [row for row in rows if row.split == "dev"], config.max_length)
+        dev = encode_rows(renderer, [row for row in rows if row.split == "dev"], config.max_length, run.beat)
         log.info("train: %d rows, %d over max_length, %d without a token to learn; dev: %d rows", len(train.kept), train.overlong, train.silent, len(dev.kept))
         hush()
         from trainer.backends.training import Setup, Training
@@ -36,7 +36,7 @@ class PeftBackend:
         run.report("load")
         renderer = Renderer.load(Path(task.base))
         rows = [row for row in read_rows(task.rows) if row.split == task.split]
-        examples = encode_rows(renderer, rows, config.max_length)
+        examples = encode_rows(renderer, rows, config.max_length, run.beat)
         log.info("%s: %d rows, %d over max_length, %d without a token to learn", task.split, len(examples.kept), examples.overlong, examples.silent)
         hush()
         from trainer.backends.scoring import Scoring

@@ -13,7 +13,7 @@ from core.tasks import ScoreModel, ScoreTask
 from rendering.rows import Row
 from rendering.tokens import Renderer
 from store.bases import read_base
-from trainer.backends.batches import forward_for, micro_batches
+from trainer.backends.batches import Cut, forward_for, micro_batches
 from trainer.backends.lora import fuse
 from trainer.backends.model import choose_place, load_base, read_adapter, use_threads
 from trainer.backends.probe import write_probe
@@ -39,6 +39,8 @@ class Scoring:
             max_length=config.max_length,
             dtype=place.dtype_name,
         )
+        self.cut = Cut.of_scoring(config, task.micro_batch)
+        run.micro_batch = task.micro_batch or config.training.micro_batch or config.batch_size
         self.base = load_base(Path(task.base), place)
         run.total_steps = len(task.models)
 
@@ -70,7 +72,8 @@ class Scoring:
         forward = forward_for(network)
         order = sorted(range(len(examples)), key=lambda index: len(examples[index].ids))
         found: dict[int, Score] = {}
-        for batch in micro_batches(forward, [examples[index] for index in order]):
+        for batch in micro_batches(forward, [examples[index] for index in order], self.cut):
+            self.run.rest()
             losses = forward.token_losses(batch).double()
             for example, own in zip(batch, losses.split([len(example.learnt) for example in batch]), strict=True):
                 last = own[len(own) - example.num_last :]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from core.config import Config
 from core.tasks import ScoreModel, ScoreTask, TrainTask
+from rendering.counting import guess_tokens
 from rendering.rows import Row, read_rows
 from store.bases import STUB_BASE
 from store.child import Stopped
@@ -45,8 +46,11 @@ class StubBackend:
         if not found:
             require_trainable(Examples(), config.max_length, config.training.max_overlong_share)
         plan = Plan.of(config, len(found))
+        run.rows, run.device = len(found), "stub"
         has_dev = any(row.split == "dev" for row in rows)
         run.total_steps = plan.total_steps
+        run.micro_batch = task.micro_batch or config.training.micro_batch or config.batch_size
+        run.stops_at_once = False
         _resume(task, run)
         walk = list(_walk(task.job, plan.total_steps))
         first = run.steps
@@ -57,6 +61,8 @@ class StubBackend:
                 raise Stopped
             time.sleep(STEP_S)
             run.steps += 1
+            run.tokens, run.seconds = run.tokens + sum(guess_tokens(found[index].messages)[0] for index in plan.rows(run.steps)), run.seconds + STEP_S
+            run.rest()
             _report(run, plan, walk[run.steps - 1])
             if run.steps in plan.checkpoint_steps:
                 _checkpoint(run, config, _dev_loss(run.steps) if has_dev else None)

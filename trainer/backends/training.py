@@ -23,9 +23,9 @@ from store.bases import read_base
 from store.child import Stopped
 from store.seals import check_seal
 from trainer import checkpoints
-from trainer.backends.batches import forward_for, micro_batches
+from trainer.backends.batches import Cut, forward_for, micro_batches
 from trainer.backends.lora import fuse
-from trainer.backends.model import choose_place, load_base, new_adapter, put_adapter_weights, use_threads, write_adapter
+from trainer.backends.model import choose_place, device_memory_mb, device_name, load_base, new_adapter, put_adapter_weights, use_threads, write_adapter
 from trainer.backends.resume import Progress, read_progress, write_progress
 from trainer.examples import Example, Examples
 from trainer.plan import Plan
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 RESUME_EVERY_S = 300.0
 SPARE_BYTES = 16 * MB
+NO_MATTER = {"threads", "micro_batch", "max_attempts", "hang_factor", "hang_s", "network", "max_overlong_share"}  # to the steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Setup:
             [(source.drop, source.sha256) for source in self.task.rows],
             [(example.row.drop, example.row.line) for example in self.train.kept],
             self.config.model_dump(mode="json", include={"lora", "batch_size", "learning_rate", "max_length", "objective", "method"}),
-            self.config.training.model_dump(mode="json", exclude={"threads", "micro_batch", "max_attempts", "max_overlong_share"}),
+            self.config.training.model_dump(mode="json", exclude=NO_MATTER),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -70,11 +71,16 @@ class Training:
         base = Path(setup.task.base)
         self.base_name = read_base(base).name
         self.model = new_adapter(load_base(base, choose_place()), setup.config)
+        run.rows, run.longest = len(setup.train.kept), max(len(example.ids) for example in setup.train.kept)
+        run.device = device_name(self.model.device)
         fuse(self.model)
         self.forward = forward_for(self.model)
         self.params = {name: param for name, param in self.model.named_parameters() if param.requires_grad}
         self.optimizer = torch.optim.AdamW(self.params.values(), lr=0.0, weight_decay=setup.config.training.weight_decay, fused=True)
         self.random_state = torch.get_rng_state()
+        self.cut = Cut.of_training(setup.config, setup.task.micro_batch, self.forward.budget_tokens)
+        self.dev_cut = Cut.of_scoring(setup.config, setup.task.micro_batch)
+        run.micro_batch = self.cut.rows
         self.first_step = 1
         self.started_at = self.saved_at = time.monotonic()
 
@@ -82,11 +88,13 @@ class Training:
         """Train to the end. Raises Stopped after a resume point was sealed; ChildError and LoradError as the protocol has them."""
         run = self.run
         run.total_steps = self.plan.total_steps
+        run.stops_at_once = False  # until here there was nothing to save
         self._resume()
         if run.steps in self.plan.checkpoint_steps and not checkpoints.has_checkpoint(run.root, run.steps):
             self._checkpoint()  # the stop came between the step and its checkpoint
         self.started_at = self.saved_at = time.monotonic()
         while run.steps < run.total_steps:
+            run.rest()
             if run.stopping:
                 self._stop()
             step = run.steps + 1
@@ -107,14 +115,14 @@ class Training:
         examples = [self.setup.train.kept[index] for index in self.plan.rows(step)]
         total_weight = sum(example.weight * len(example.learnt) for example in examples)
         self.model.train()
-        most_rows = self.setup.task.micro_batch or self.config.training.micro_batch
-        batches = list(micro_batches(self.forward, examples, most_rows=most_rows, most_tokens=self.forward.budget_tokens))
+        batches = list(micro_batches(self.forward, examples, self.cut))
         total = 0.0
         for number, batch in enumerate(batches, start=1):
             losses = self.forward.token_losses(batch)
             weights = torch.tensor([example.weight for example in batch for _ in example.learnt], device=losses.device)
             loss = (losses * weights).sum() / total_weight
             loss.backward()
+            self.run.beat()
             total += float(loss.detach())
             if self.run.stopping and number < len(batches):
                 self.optimizer.zero_grad()
@@ -130,6 +138,7 @@ class Training:
         done = run.steps - self.first_step + 1
         each_s = (time.monotonic() - self.started_at) / max(done, 1)
         tokens = sum(len(self.setup.train.kept[index].ids) for index in self.plan.rows(run.steps))
+        run.tokens, run.seconds, run.device_memory_mb = run.tokens + tokens, run.seconds + seconds, device_memory_mb(self.model.device)
         run.report(
             "train",
             last=run.steps == run.total_steps,
@@ -161,7 +170,7 @@ class Training:
         """Mean loss per learnt token of the dev split, and how many there are. Stops the run where a stop is asked for."""
         self.model.eval()
         total, tokens = 0.0, 0
-        for batch in micro_batches(self.forward, sorted(self.setup.dev, key=lambda example: len(example.ids))):
+        for batch in micro_batches(self.forward, sorted(self.setup.dev, key=lambda example: len(example.ids)), self.dev_cut):
             losses = self.forward.token_losses(batch)
             total, tokens = total + float(losses.sum()), tokens + len(losses)
             if self.run.stopping:

@@ -63,6 +63,7 @@ def _model() -> Path | None:
     return path if path and path.is_file() else None
 
 
+@lru_cache(1)  # the gate lives long, and loading takes longer than a small file
 def _detector() -> Detect:
     # By way of the package itself a text costs twice as much, and the first one a tenth of a second for its downloader.
     import fasttext  # type: ignore[import-untyped]

@@ -2,8 +2,12 @@
 
 On PYTHONPATH, Python imports this module at its start. The child holds where the folder named by LORAD_TEST_BRAKES has a
 brake of its kind: it takes the brake by rename, so that one brake holds one child, and goes on once that file is gone.
+
+Two more files are obeyed there: `no-deathsig` lets children outlive a killed daemon, and `<kind>.oom` lets one child of that
+kind end as one that ran out of memory.
 """
 
+import ctypes
 import json
 import os
 import sys
@@ -37,5 +41,22 @@ def hold(folder: str) -> None:
         time.sleep(0.01)
 
 
+def run_out_of_memory(folder: str) -> None:
+    """Take the file `<kind>.oom`, if there is one, and end as the border of a child does."""
+    words = sys.orig_argv[sys.orig_argv.index("-m") + 1 :]
+    kind = kind_of(words)
+    try:
+        os.rename(os.path.join(folder, f"{kind}.oom"), os.path.join(folder, f"{kind}.oom.{os.getpid()}"))
+    except OSError:
+        return
+    with open(os.path.join(words[-1], "exit.json"), "w", encoding="utf-8") as file:
+        json.dump({"code": 20, "ended_at": "2026-03-01T00:00:00Z", "reason": "out of memory: so the test says"}, file)
+    os._exit(20)
+
+
 if "-m" in sys.orig_argv and os.environ.get("LORAD_TEST_BRAKES"):
-    hold(os.environ["LORAD_TEST_BRAKES"])
+    brakes = os.environ["LORAD_TEST_BRAKES"]
+    if os.path.exists(os.path.join(brakes, "no-deathsig")):
+        ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
+    run_out_of_memory(brakes)
+    hold(brakes)

@@ -1,0 +1,133 @@
+"""The queue: which jobs start training now, why the others wait, and what stops one that is at work. Pure.
+
+Higher priority first. Within a priority a job that has a checkpoint goes on before a new one begins; then comes the
+adapter that was served longest ago, so that a busy one cannot starve the others; within an adapter the oldest job.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from core.devices import slots_with_room
+from core.facts import DeviceSeen, Facts
+from core.records import Job, Kind, Queued
+from core.steps import StartChild, Step
+
+RETRY_FIRST = timedelta(seconds=1)  # after a failed attempt; each later one waits five times as long
+RETRY_GROWTH = 5
+RETRY_LONGEST = timedelta(minutes=5)
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePause:
+    """`paused.json`: who paused the whole queue, and why. Written by the daemon, gone when it is resumed."""
+
+    at: datetime
+    actor: str = ""
+    reason: str = ""
+
+    @property
+    def words(self) -> str:
+        return pause_words(self.actor, self.reason)
+
+
+def pause_words(actor: str, reason: str) -> str:
+    """For status: "paused by ann: the GPU is mine"."""
+    return f"paused by {actor or 'a person'}" + (f": {reason}" if reason else "")
+
+
+def retry_at(attempts: int, now: datetime) -> datetime:
+    """When the next attempt may begin, after so many that failed."""
+    growth = int(RETRY_GROWTH ** min(attempts - 1, 8))
+    return now + min(RETRY_FIRST * growth, RETRY_LONGEST)
+
+
+# ---------------------------------------------------------------- what starts
+
+
+def decide_start(facts: Facts, free_slots: list[int], now: datetime) -> Iterator[Step]:
+    """Start the jobs whose turn it is in the free slots."""
+    if not free_slots or not facts.views.queued or why_all_wait(facts):
+        return
+    served = dict(facts.views.served)
+    waiting = [job for job in facts.views.queued.values() if _may_start(job, facts, now)]
+    while free_slots:
+        waiting.sort(key=lambda job: turn(job, served))
+        place = next((place for place, job in enumerate(waiting) if not _names_unproven(job, facts)), None)
+        if place is None:
+            return
+        job = waiting[place]
+        del waiting[: place + 1]
+        served[job.card.adapter] = now
+        yield StartChild(job=job.id, kind=Kind.TRAIN, slot=free_slots.pop(0))
+
+
+def turn(job: Job, served: dict[str, datetime]) -> tuple[int, bool, datetime, str]:
+    """What the queue is sorted by; `served` says when an adapter was last at work."""
+    assert isinstance(job.facts, Queued)
+    return (-job.card.priority, job.facts.checkpoint is None, served.get(job.card.adapter, NEVER), job.id)
+
+
+def _may_start(job: Job, facts: Facts, now: datetime) -> bool:
+    work = job.facts
+    assert isinstance(work, Queued)
+    if work.paused or (work.not_before is not None and now < work.not_before):
+        return False
+    return job.card.drop not in facts.unproven  # whether it names another one costs more: see `_names_unproven`
+
+
+def _names_unproven(job: Job, facts: Facts) -> bool:
+    card = job.card
+    unproven = facts.unproven_of.get(card.adapter, ())
+    return any(card.trains_on(drop, card.adapter) for drop in unproven[: bisect_right(unproven, card.drop)])
+
+
+def usable_slots(facts: Facts) -> list[int]:
+    """The free slots whose device nobody else holds, that is not too hot, and has room beside what trains on it already."""
+    barred = {device.slot for device in facts.devices if why_barred(device)}
+    return slots_with_room(facts, [slot for slot in facts.free_slots if slot not in barred])
+
+
+def why_barred(device: DeviceSeen) -> str:
+    """Why nothing starts on a device now, in words; empty: it may."""
+    if device.foreign:
+        return f"{device.name} is held by {device.foreign}"
+    return f"{device.name}: {device.hot}" if device.hot else ""
+
+
+# ---------------------------------------------------------------- why the others wait
+
+
+def why_stop(facts: Facts) -> str:
+    """Why no training may go on, in words: one at work writes a checkpoint and goes back to the queue. Empty: it may."""
+    return facts.paused or facts.closed or facts.disk.low
+
+
+def why_all_wait(facts: Facts) -> str:
+    """Why no job at all starts now, in words. Empty: the next one may, in a slot that is free."""
+    if reason := why_stop(facts):
+        return reason
+    if facts.base_sha256 is None:
+        return "waits for the base model"
+    return facts.disk.short
+
+
+def why_waits(job: Job, facts: Facts, now: datetime) -> str:
+    """Why a queued job does not train yet, in words for the listing. Never written into its folder: it may change with every tick."""
+    work = job.facts
+    assert isinstance(work, Queued)
+    if work.paused:
+        return work.paused
+    if reason := why_all_wait(facts):
+        return reason
+    if work.not_before is not None and now < work.not_before:
+        before = f"{work.reason}; tried again" if work.attempts else "not"
+        return f"{before} before {work.not_before:%Y-%m-%d %H:%M:%S}Z"
+    if job.card.drop in facts.unproven or _names_unproven(job, facts):
+        return "waits for the deep check of its rows"
+    barred = [reason for device in facts.devices if (reason := why_barred(device))]
+    if barred and len(barred) == len(facts.devices):
+        return "; ".join(dict.fromkeys(barred))
+    return work.reason

@@ -1,0 +1,36 @@
+"""When and how urgently a job wants to run, as a sidecar or a person writes it. Pure."""
+
+from datetime import UTC, datetime
+
+from core.errors import ConfigError
+
+PRIORITIES = {"high": 10, "normal": 0, "low": -10}
+WORDS = "high, normal, low or a whole number"
+
+
+def priority_of(value: object, where: str) -> int:
+    """A priority as a number: higher runs first. Raises ConfigError."""
+    if isinstance(value, str) and value.strip().lower() in PRIORITIES:
+        return PRIORITIES[value.strip().lower()]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        return int(value) if isinstance(value, str) else _refuse(value, where)
+    except ValueError:
+        return _refuse(value, where)
+
+
+def _refuse(value: object, where: str) -> int:
+    raise ConfigError(f"{where}: priority = {value!r} is no priority", hint=f"write {WORDS}", code="CONFIG_TYPE")
+
+
+def moment_of(value: object, where: str) -> datetime:
+    """A date and time with its zone, in UTC. Raises ConfigError, also where the zone is missing: nobody could know which was meant."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        missing = "has no zone" if moment is not None else "is no date and time"
+        raise ConfigError(f"{where}: not_before = {value!r} {missing}", hint='write it like "2026-03-01T22:00+01:00"', code="CONFIG_TYPE")
+    return moment.astimezone(UTC)
