@@ -8,6 +8,7 @@ import platform
 import sys
 
 BENCHES = {
+    "faults": "the fault catalogue: each fault done to lorad with its guard, then without; what held",
     "circle": "command start-up, intake, and the way from the verdict to the served release",
     "tick": "a tick of the daemon and its start, with 10,000 jobs on disk",
     "gate": "rows a second of each level of the gate, against json.loads and transformers' chat template",
@@ -23,12 +24,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures; asserts nothing.")
     parser.add_argument("name", nargs="?", choices=sorted(BENCHES))
     parser.add_argument("--format", choices=["table", "json"], default="table")
+    parser.add_argument("--only", default="", help="faults: ids by comma (all)")
     parser.add_argument("--rows", type=int, help="gate: rows of the file (1,000,000)")
     arguments = parser.parse_args()
     if arguments.name is None:
         for name, text in BENCHES.items():
             print(f"{name:<10} {text}")
         return 0
+    if arguments.name == "faults":
+        return int(importlib.import_module("bench.faults").main(arguments.only, arguments.format))
     before = machine()
     sizes = {"rows": arguments.rows} if arguments.rows else {}
     figures, opponents = importlib.import_module(f"bench.{arguments.name}").measure(**sizes)

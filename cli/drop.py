@@ -67,10 +67,9 @@ def _said(words: dict[str, Any]) -> dict[str, Any]:
 def _moment(text: str | None) -> str | None:
     """A time as a person says it here, with this machine's zone where none is named."""
     try:
-        moment = datetime.fromisoformat(text) if text else None
-    except ValueError:
+        return datetime.fromisoformat(text).astimezone().isoformat() if text is not None else None
+    except (ValueError, OverflowError):
         return text  # `sidecar_layer` says what is wrong with it
-    return moment.astimezone().isoformat() if moment is not None else None
 
 
 def _refuse_folder(file: Path, sidecar: dict[str, Any]) -> None:

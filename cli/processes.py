@@ -11,7 +11,7 @@ def _log_to_stderr() -> None:
     from daemon.logs import log_without_blocking
 
     faulthandler.enable()  # a watchdog ends a hung process by SIGABRT: its log then says where it hung
-    __import__("logging").basicConfig(level=20)
+    log_without_blocking()
 
 
 @click.command()

@@ -122,6 +122,7 @@ def as_text(home: Home, found: Found | None, life: Found) -> str:
     waiting = "  ".join(f"{state} {count}" for state, count in found["drops"].items() if count)
     lines.append(f"  queue    {queue}" + (f"   drops: {waiting}" if waiting else ""))
     lines += _schedule(found.get("schedule") or {})
+    lines += _inbox(found.get("inbox") or {})
     lines += _gate(found.get("gate") or {})
     lines += _jobs(found)
     lines += _live(found)
@@ -158,6 +159,13 @@ def _schedule(schedule: Found) -> list[str]:
     """Why nothing trains, where a person or the calendar says so."""
     lines = [f"  paused   {schedule['paused']}; go on: lorad jobs resume"] if schedule.get("paused") else []
     return lines + ([f"  closed   {schedule['closed']}"] if schedule.get("closed") else [])
+
+
+def _inbox(inbox: Found) -> list[str]:
+    """Why a file may wait longer than people expect."""
+    lines = [f"  inbox    is looked at every second: {inbox['reason']}"] if inbox.get("watch") == "poll" else []
+    over = ", ".join(f"{persona} {count}" for persona, count in sorted((inbox.get("over_quota") or {}).items()))
+    return lines + ([f"  inbox    over the quota, files that wait until the persona's drops are a day old: {over}"] if over else [])
 
 
 def _gate(gate: Found) -> list[str]:
@@ -244,9 +252,9 @@ def _alerts(found: Found) -> list[str]:
     for row in rows[:MOST_SHOWN]:
         lines.append(f"  alert    {row['severity']}: {row['title']}: {row['reason']}  ({_age(row['opened_at'])})")
         lines.append(f"           next: {row['next']}")
-    if len(rows) > MOST_SHOWN:
-        lines.append(f"           and {len(rows) - MOST_SHOWN} more: lorad alerts list")
     sending = found.get("notices") or {}
+    if (num_open := sending.get("open", len(rows))) > MOST_SHOWN:
+        lines.append(f"           and {num_open - MOST_SHOWN} more: lorad alerts list")
     for channel, why in (sending.get("failed") or {}).items():
         lines.append(f"  warning  alerts do not get out by {channel}: {why}; {sending['waiting']} wait")
     if sending.get("given_up"):

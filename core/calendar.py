@@ -20,6 +20,8 @@ def _why_not(due: Due, facts: Facts) -> str:
     for job in facts.views.active.values():
         if job.card.adapter == due.adapter and job.state is not JobState.HELD:
             return f"{job.id} is {job.state.value}"
+        if job.card.adapter == due.adapter and due.drop and job.card.drop >= due.drop:  # else one more for a person to decide comes each time
+            return f"{job.id} has trained on the same rows and waits for a person"
     for job in facts.views.queued.values():
         if job.card.adapter == due.adapter:
             return f"{job.id} is queued"

@@ -28,8 +28,11 @@ def moment_of(value: object, where: str) -> datetime:
     """A date and time with its zone, in UTC. Raises ConfigError, also where the zone is missing: nobody could know which was meant."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        inside = moment is None or moment.tzinfo is None or 1 < moment.year < 9999  # at either end no other zone can show it
     except ValueError:
-        moment = None
+        moment, inside = None, True
+    if not inside:
+        raise ConfigError(f"{where}: not_before = {value!r} lies at the end of the calendar", hint="write a year from 2 to 9998", code="CONFIG_VALUE")
     if moment is None or moment.tzinfo is None:
         missing = "has no zone" if moment is not None else "is no date and time"
         raise ConfigError(f"{where}: not_before = {value!r} {missing}", hint='write it like "2026-03-01T22:00+01:00"', code="CONFIG_TYPE")

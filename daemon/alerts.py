@@ -34,6 +34,8 @@ LOOK_EVERY_S = 1.0
 MOST_GAP_S = 5.0  # that the time between two looks may add: neither a sleep of the machine nor a jump of the clock makes a job look stuck
 QUEUE = "queue"
 SHOWN_S = 24 * 3600.0  # that a passing alert stands in status
+SHOWN_FOR_S = 60.0  # that the rows are kept where the book does not change
+MOST_SHOWN = 50
 MOST_CAUGHT_UP = 200  # failures and refusals of an earlier daemon that are looked at after a start
 
 
@@ -84,6 +86,7 @@ class Alerts:
         self._saved = known
         self._sending: tuple[str, ...] = ()  # notices that a child is sending
         self._broken: set[str] = set()
+        self._shown: tuple[Book, float, list[dict[str, Any]]] | None = None  # of which book, until when, what
         self._is_unsaved = False
         if known is not None:
             self._catch_up(now)
@@ -171,14 +174,17 @@ class Alerts:
     # ---------------------------------------------------------------- for status
 
     def open(self, now: datetime) -> list[dict[str, Any]]:
-        """The alerts that are open, and what has happened within a day, newest first."""
-        return shown(self._record.book, now)
+        """The alerts that are open, and what has happened within a day, at most fifty."""
+        if self._shown is None or self._shown[0] is not self._record.book or monotonic_s() > self._shown[1]:
+            self._shown = (self._record.book, monotonic_s() + SHOWN_FOR_S, shown(self._record.book, now))
+        return self._shown[2]
 
     def notices(self) -> dict[str, Any]:
         """How the sending fares."""
         config, outbox = self._tally.index.config.alerts, self._record.outbox
         is_set = bool(config.webhook or config.urls_file)
-        return {"channels_set": is_set, "waiting": len(outbox.waiting), "given_up": outbox.given_up, "failed": dict(outbox.failed)}
+        num_open = sum(entry.is_open for entry in self._record.book.entries.values())
+        return {"open": num_open, "channels_set": is_set, "waiting": len(outbox.waiting), "given_up": outbox.given_up, "failed": dict(outbox.failed)}
 
     def warnings(self) -> list[str]:
         """What is wrong with the alerts of the config."""
@@ -221,11 +227,11 @@ def _refusal(folder: Path, since: datetime, now: datetime) -> Happening | None:
 
 
 def shown(book: Book, now: datetime) -> list[dict[str, Any]]:
-    """What status shows of the book."""
+    """What status shows of the book: what is open first, then what has happened, newest first."""
     entries = [entry for entry in book.entries.values() if entry.is_open or _is_recent(entry.alert, entry.opened_at, now)]
-    entries.sort(key=lambda entry: entry.opened_at, reverse=True)
+    entries.sort(key=lambda entry: (entry.is_open, entry.opened_at), reverse=True)
     rows = []
-    for entry in entries:
+    for entry in entries[:MOST_SHOWN]:
         plain = to_plain(entry.alert)
         times = {"open": entry.is_open, "opened_at": entry.opened_at.isoformat(), "told_at": entry.told_at.isoformat() if entry.told_at else None}
         rows.append(plain | times | {"untold": entry.untold})

@@ -103,6 +103,7 @@ class Inbox:
             return self._entry(Path(path), adapter, problem, os.lstat(path), settle_s)
         except OSError:
             self._walked.kept[adapter] = [one for one in self._walked.kept[adapter] if one[1] != path]  # taken, or taken back
+            self._walked.num_entries -= 1
             self._watched.pop(os.path.relpath(path, self._root), None)
             self._renamed.discard(path)
             return None

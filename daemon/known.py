@@ -1,10 +1,10 @@
-"""Tells the gate children what was accepted earlier: one file an adapter under tmp/, to which a line is added for each drop.
+"""Tells the gate children what was accepted earlier: one file an adapter, to which a line is added for each drop.
 
 A spec names the file and how many of its bytes count. What is in it never changes; where a drop has left, or one was
-accepted after a later one, another file is begun. The files are made from the index, so that a crash loses nothing.
+accepted after a later one, another file is begun, and the old one stays for those who may still read it. The files are made from the index, so that a crash loses nothing.
 """
 
-import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,23 +31,22 @@ class KnownFiles:
         self._index = index
         self._files: dict[str, _File] = {}
         self._count = 0
+        shutil.rmtree(index.home.known, ignore_errors=True)  # an earlier daemon's
 
     def told(self, adapter: str) -> tuple[str, int]:
         """(path, bytes) that tell of the adapter's accepted drops."""
         ids = self._index.shelf.accepted_of(adapter)
         file = self._files.get(adapter)
         if file is None or file.num_drops > len(ids) or (file.num_drops and ids[file.num_drops - 1] != file.last):
-            file = self._files[adapter] = self._begin(adapter, file)
+            file = self._files[adapter] = self._begin(adapter)
         if file.num_drops < len(ids):
             self._add(file, ids[file.num_drops :])
         return str(file.path), file.num_bytes
 
-    def _begin(self, adapter: str, old: _File | None) -> _File:
-        if old is not None:
-            old.path.unlink(missing_ok=True)
+    def _begin(self, adapter: str) -> _File:
         self._count += 1
-        name = hashlib.sha256(adapter.encode()).hexdigest()[:12]
-        path = self._index.home.tmp / f"known-{name}-{self._count}.jsonl"
+        path = self._index.home.known / f"{self._count}-{adapter.replace('/', '-')}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
         return _File(path)
 

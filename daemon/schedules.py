@@ -28,6 +28,7 @@ from store.paths import Home
 
 log = logging.getLogger(__name__)
 
+LEAST_S = 1.0  # between two times of an interval
 JUMP_S = 30.0  # a clock that is off by more between two looks was set
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # of cron: 0 and 7 are Sunday
 
@@ -79,6 +80,8 @@ class Times:
     def __init__(self, name: str, entry: ScheduleEntry, zone: tzinfo, since: datetime) -> None:
         self._every_hour = entry.cron.split()[1:2] in ([], ["*"])  # [] too where it is no cron text
         try:
+            if not entry.cron and not entry.every_s >= LEAST_S:
+                raise ValueError(f"at least {LEAST_S:g} second, as the daemon looks about that often")
             self._triggers = _cron(entry.cron, zone) if entry.cron else [_interval(entry.every_s, since)]
             comes = self.after(since)
         except (ValueError, OverflowError) as error:
@@ -127,27 +130,34 @@ def _cron(text: str, zone: tzinfo) -> list[Trigger]:
     fields = text.split()
     if len(fields) != 5:
         raise ValueError(f"cron has five fields (minute hour day month weekday), not {len(fields)}")
+    either = not fields[2].startswith("*") and not fields[4].startswith("*")
     fields[4] = _weekdays(fields[4].lower())
-    both = [fields]
-    if not fields[2].startswith("*") and not fields[4].startswith("*"):
-        both = [[*fields[:4], "*"], [*fields[:2], "*", *fields[3:]]]
+    both = [[*fields[:4], "*"], [*fields[:2], "*", *fields[3:]]] if either else [fields]
     made: list[Trigger] = [CronTrigger.from_crontab(" ".join(one), timezone=zone) for one in both]
     return made
 
 
 def _weekdays(text: str) -> str:
-    """Numbers of cron as names: APScheduler counts from Monday."""
+    """Days of cron, with their steps, one by one as names: APScheduler counts from Monday, also in */2."""
     names: list[str] = []
     for word in text.split(","):
-        first, _, last = word.partition("-")
-        if not (first.isdigit() and (last.isdigit() or not last)):
-            names.append(word)
-            continue
-        low, high = int(first), int(last or first)
-        if high > 7 or low > high:
-            raise ValueError(f"weekday {word!r} is not within 0-7")
-        names += WEEKDAYS[low : high + 1]
-    return ",".join(dict.fromkeys(names))
+        span, slash, step = word.partition("/")
+        first, dash, last = ("0", "-", "6") if span == "*" else span.partition("-")
+        low = _weekday(first, word)
+        high = _weekday(last, word) if dash else 6 if slash else low
+        high = 7 if low and dash and last == "sun" else high
+        if low > high or (slash and not (step.isdigit() and int(step))):
+            raise ValueError(f"weekday {word!r} names no days; a span runs upwards within 0-7")
+        names += WEEKDAYS[low : high + 1 : int(step) if slash else 1]
+    return "*" if text == "*" else ",".join(dict.fromkeys(names))
+
+
+def _weekday(text: str, word: str) -> int:
+    if text in WEEKDAYS:
+        return WEEKDAYS.index(text)
+    if text.isdecimal() and int(text) <= 7:
+        return int(text)
+    raise ValueError(f"weekday {word!r} is neither within 0-7 nor one of {', '.join(WEEKDAYS[:7])}")
 
 
 def _interval(every_s: float, since: datetime) -> Trigger:
@@ -160,7 +170,7 @@ def _interval(every_s: float, since: datetime) -> Trigger:
 
 def _wrong(name: str, entry: ScheduleEntry, why: str) -> ConfigError:
     said = f"cron = {entry.cron!r}" if entry.cron else f"every_s = {entry.every_s!r}"
-    hint = 'five fields: minute hour day month weekday, for example "0 3 * * sat"'
+    hint = 'five fields: minute hour day month weekday, for example "0 3 * * sat"' if entry.cron else "seconds: 3600 is an hour, 86400 a day"
     return ConfigError(f"schedule.entries.{name}.{said}: {why}", hint=hint, code="CONFIG_VALUE")
 
 

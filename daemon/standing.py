@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from core.facts import DeviceSeen, Facts, TargetSeen
+from core.intake import over_quota
 from core.records import Ended, Held, Job, JobState, Ranking, Releasing, Training
 from daemon import clock, logs, machine
 from daemon.index import Index
@@ -48,6 +49,7 @@ class Standing:
     daemon: Plain
     queue: Mapping[str, int]  # state -> jobs
     drops: Mapping[str, int]
+    inbox: Plain  # how it is watched, and why by looking; persona -> files that wait until its drops are a day old
     gate: Plain
     schedule: Plain
     current: Plain | None  # the job that a person would ask about
@@ -98,7 +100,8 @@ def standing_of(look: Look, tally: Tally, process: Process) -> Standing:
         at=now.isoformat(),
         daemon=_daemon(facts, index, process, look.state),
         queue={job_state.value: index.views.counts.get(job_state, 0) for job_state in JobState},
-        drops={"waiting": len(facts.entries), **{name: tally.on_their_way[name] for name in ("settling", "gating")}},
+        drops={"waiting": facts.num_entries, **{name: tally.on_their_way[name] for name in ("settling", "gating")}},
+        inbox={"watch": facts.watch.how, "reason": facts.watch.reason, "over_quota": over_quota(facts) if facts.config.inbox.quota_mb else {}},
         gate=_gate(facts, index),
         schedule={"paused": facts.paused, "closed": facts.closed, "oldest_queued_at": _iso(oldest_queued(index))},
         current=rows[0] if rows else None,

@@ -1,7 +1,7 @@
 """Tells how things stand: status.json, status.jsonl, the listing and metrics.prom, all from one `Standing`; and the alerts.
 
 status.json is replaced by rename, so that no reader ever sees half of it; status.jsonl is only added to, and the daemon
-waits for no reader of either. All are written at most a few times a second, however much happens.
+waits for no reader of either. A change is told at once, but never so often that telling takes much of the time.
 """
 
 import json
@@ -14,6 +14,7 @@ from core.facts import Facts
 from core.measures import Measure
 from daemon import logs
 from daemon.alerts import Alerts, unclean_end
+from daemon.allowance import Allowance
 from daemon.clock import monotonic_s
 from daemon.counters import Counters
 from daemon.index import Index
@@ -28,7 +29,7 @@ from store.rotation import line_log
 
 PROGRESS_EVERY_S = 10.0
 WRITE_EVERY_S = 1.0
-CHANGED_EVERY_S = 0.2  # after a change: a burst of ten thousand drops is no reason to write as often
+SHARE, BURST_S = 0.05, 0.05  # of the time may go into telling of changes: at once, but for a burst of ten thousand drops
 LOG_BYTES = 10 << 20  # status.jsonl begins a new part above this
 LOG_PARTS = 5  # earlier parts that stay
 
@@ -46,6 +47,7 @@ class Status:
         self._progress_at_s = float("-inf")
         self._written_at_s = float("-inf")
         self._dirty = True
+        self._allowance = Allowance(SHARE, BURST_S)
 
     def alert_by(self, worker: BackgroundWorker, now: datetime) -> None:
         """Watch for alerts from now on, and have `worker` send them. Looks at how the daemon before this one ended."""
@@ -63,8 +65,13 @@ class Status:
     def write(self, facts: Facts, now: datetime, state: str = "running") -> None:
         """Look at how things stand and write it down, where a second has passed or something changed. Raises OSError."""
         must = state != "running"
-        if not must and monotonic_s() - self._written_at_s < (CHANGED_EVERY_S if self._dirty else WRITE_EVERY_S):
-            return
+        is_due = monotonic_s() - self._written_at_s >= WRITE_EVERY_S
+        if is_due or must or (self._dirty and self._allowance.is_left()):
+            with self._allowance.spent():
+                self._write(facts, now, state)
+
+    def _write(self, facts: Facts, now: datetime, state: str) -> None:
+        must = state != "running"
         self._written_at_s, self._dirty = monotonic_s(), False
         logs.flush()
         progress = progress_of(self._index)
@@ -88,7 +95,7 @@ class Status:
             alerts.look(facts, measures, now)
         rows, sending = alerts.open(now), alerts.notices()
         daemon = standing.daemon | {"warnings": [*standing.daemon["warnings"], *alerts.warnings()]}
-        mine = (Measure("alerts_open", sum(row["open"] for row in rows)), Measure("alerts_waiting", sending["waiting"]))
+        mine = (Measure("alerts_open", sending["open"]), Measure("alerts_waiting", sending["waiting"]))
         return replace(standing, daemon=daemon, alerts=rows, notices=sending), (*measures, *mine)
 
     def _append(self, entry: Mapping[str, Any]) -> None:

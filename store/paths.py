@@ -128,6 +128,11 @@ class Home:
         """The jobs that have ended, one line each, in the same form: added to, and made anew when the daemon starts."""
         return self.root / "caches" / "ended.jsonl"
 
+    @property
+    def known(self) -> Path:
+        """What the gate children are told of earlier drops: made anew by each daemon, ids and hashes only."""
+        return self.root / "caches" / "known"
+
     def slot_lock(self, slot: int) -> Path:
         return self.root / "slots" / f"{slot}.lock"
 

@@ -28,7 +28,7 @@ def throw_away(home: Home, item: Item, why: str, at: str) -> bool:
     moved = False
     for relative in item.paths:
         path = home.root / relative
-        place = _free_place(home, path.name)
+        place = _free_place(home, relative)
         with suppress(FileNotFoundError):
             os.rename(path, place)
             moved = True
@@ -43,11 +43,14 @@ def _entomb(home: Home, item: Item, why: str, at: str) -> None:
             replace_file(path.with_name(f"{path.name}.gone.json"), json.dumps(stone, ensure_ascii=False) + "\n")
 
 
-def _free_place(home: Home, name: str) -> Path:
+def _free_place(home: Home, relative: str) -> Path:
+    """A name in the trash that says where the thing lay; with a number where one of that name is still waiting."""
     home.trash.mkdir(parents=True, exist_ok=True)
-    number = len(os.listdir(home.trash))
-    while os.path.lexists(place := home.trash / f"{number:06d}-{name}"):
+    name, number = relative.replace("/", "+"), 1
+    place = home.trash / name
+    while os.path.lexists(place):
         number += 1
+        place = home.trash / f"{name}+{number}"
     return place
 
 

@@ -36,10 +36,10 @@ def read_task(path: Path) -> TrainTask | ScoreTask | EmbedTask:
     return task
 
 
-def carry_out(run: RunFolder) -> None:
+def carry_out(run: RunFolder, *, in_own_process: bool) -> None:
     """Do what spec.json asks. Raises what the border below turns into an exit code."""
     task = read_task(run.spec)
-    run.network = (Network.OPEN if _may_use_network(task) else leave_network()).value
+    run.network = (leave_network() if in_own_process and not _may_use_network(task) else Network.OPEN).value
     log.info("network: %s", run.network)
     run.report("load")
     if isinstance(task, EmbedTask):
@@ -60,8 +60,11 @@ def _may_use_network(task: TrainTask | ScoreTask | EmbedTask) -> bool:
     return isinstance(training, Mapping) and training.get("network") is True
 
 
-def main(arguments: list[str]) -> int:
-    """Returns the exit status: one of ChildExit, or 1 for a crash. exit.json says the same, with every whole result."""
+def main(arguments: list[str], *, in_own_process: bool = False) -> int:
+    """Returns the exit status: one of ChildExit, or 1 for a crash. exit.json says the same, with every whole result.
+
+    Args: in_own_process: whether this process may be cut off from the network for good, as it ends with this task.
+    """
     log_to_stderr()
     if len(arguments) != 1:
         log.error("usage: python -m trainer <run folder>")
@@ -71,11 +74,11 @@ def main(arguments: list[str]) -> int:
 
     def work(folder: Path) -> ExitNote:
         signal.signal(signal.SIGTERM, run.on_term)
-        carry_out(run)
+        carry_out(run, in_own_process=in_own_process)
         return ExitNote(code=ChildExit.DONE, ended_at=clock())
 
     return run_child(run.root, work, unfit=ChildExit.BAD_SPEC, results=run.results)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], in_own_process=True))

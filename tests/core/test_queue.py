@@ -311,6 +311,18 @@ def test_a_scheduled_training_is_skipped_with_a_word_where_it_would_do_nothing_n
     assert fire(world).skip == ""
 
 
+def test_a_scheduled_training_waits_while_a_person_has_not_decided_on_the_same_rows() -> None:
+    world = World()
+    job = world.queue("a/main")
+    training(world, job)
+    while world.jobs[job].state is not JobState.HELD:
+        world.finish(job, word=VerdictWord.HOLD)
+        world.settle()
+    drop = world.jobs[job].card.drop
+    assert fire(world, drop=drop).skip == f"{job} has trained on the same rows and waits for a person"
+    assert fire(world, drop=drop + "-later").skip == "", "new rows are worth a training"
+
+
 # ---------------------------------------------------------------- views
 
 

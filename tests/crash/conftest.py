@@ -1,6 +1,5 @@
 """Figures of the crash tests, printed at the end of the run; and the way to the parts of tests/system."""
 
-import json
 import os
 import sys
 import tempfile
@@ -18,10 +17,10 @@ MEMORY = "/dev/shm"
 
 
 @pytest.fixture
-def figures(record_property: Callable[[str, object], None]) -> Iterator[Figures]:
+def figures(record_property: Callable[[str, object], None]) -> Figures:
     made = Figures()
-    yield made
-    record_property(KEY, json.dumps(made.values))
+    record_property(KEY, made.values)  # filled by the test, read at its end
+    return made
 
 
 @pytest.fixture
@@ -38,8 +37,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Add up what the tests measured, in whatever process they ran."""
     total: dict[str, float | list[float]] = {}
     for report in terminalreporter.stats.get("passed", []):
-        for key, text in report.user_properties:
-            for name, value in json.loads(text).items() if key == KEY else ():
+        for key, values in report.user_properties:
+            for name, value in values.items() if key == KEY else ():
                 total[name] = total.get(name, [] if isinstance(value, list) else 0) + value
     for name, value in total.items():
         shown = f"p50 {sorted(value)[len(value) // 2]} s, max {max(value)} s ({len(value)} times)" if isinstance(value, list) and value else value

@@ -11,8 +11,8 @@ from circle import Circle, chat_rows, read_json
 from processes import wait_until
 
 IN_START = 4  # one kill in so many hits the daemon while it starts
-OF_TRAINER = 5  # one in so many also hits the trainer, where there is one
-LONGEST_S = 1.5  # from ready to the kill; a start takes about as long
+OF_TRAINER = 0.3  # share of the kills that also hit the trainer, where there is one
+LONGEST_S = 2.5  # from ready to the kill; a start takes about as long
 
 
 @dataclass
@@ -47,7 +47,7 @@ def kill_at_random(circle: Circle, kills: int, drops: int, seed: int = 5) -> Kil
             figures.ready_s.append(time.monotonic() - started)
             _let_pass(chance.uniform(0, LONGEST_S))
         trainers = _trainers(circle)
-        if trainers and number % OF_TRAINER == 0:
+        if trainers and chance.random() < OF_TRAINER:
             trainers[0].kill()
             figures.trainers += 1
         circle.daemon.kill()
@@ -81,7 +81,7 @@ def _is_done(circle: Circle, drops: int) -> bool:
 def _count(circle: Circle, names: list[str], figures: KillFigures) -> None:
     cards = {job: read_json(folder / "job.json") for job, folder in circle.job_folders().items()}
     files = Counter(card["file"] for card in cards.values())
-    told = _told_jobs(circle.home)
+    told = told_jobs(circle.home)
     figures.jobs = len(cards)
     figures.lost = len(set(names) - files.keys()) + len(told - cards.keys())
     identities = Counter(card["identity"] for job, card in cards.items() if circle.jobs()[job] == "released")
@@ -89,7 +89,7 @@ def _count(circle: Circle, names: list[str], figures: KillFigures) -> None:
     figures.duplicated = sum(count - 1 for counts in (files, identities, live) for count in counts.values() if count > 1)
 
 
-def _told_jobs(home: Path) -> set[str]:
+def told_jobs(home: Path) -> set[str]:
     """Jobs whose "queued" the status log has told."""
     from store.rotation import all_lines
 

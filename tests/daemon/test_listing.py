@@ -18,7 +18,7 @@ from daemon.tally import Tally
 from store.listings import read_jobs
 
 sys.path.insert(0, str(Path(__file__).parent))
-from homes import AT, drop, ended, facts_of, index_of, queued
+from filled_index import AT, drop, ended, facts_of, index_of, queued
 
 
 @pytest.fixture
@@ -118,9 +118,9 @@ def test_with_ten_thousand_queued_jobs_a_snapshot_keeps_to_its_share_of_the_time
     taken = []
     for number in range(5):
         index.keep_job(replace(queued(number), facts=Queued(since=AT, reason=f"change {number}")))
-        began = time.perf_counter()
+        began = time.process_time()
         listing.write(facts, {}, AT, must=True)
-        taken.append(time.perf_counter() - began)
+        taken.append(time.process_time() - began)
     assert min(taken) < 0.05, taken
     before = index.home.listing.stat().st_ino
     index.keep_job(queued(1))

@@ -19,7 +19,7 @@ from daemon.standing import Look, Process, standing_of
 from daemon.tally import Tally
 
 sys.path.insert(0, str(Path(__file__).parent))
-from homes import AT, drop, ended, facts_of, index_of, queued
+from filled_index import AT, drop, ended, facts_of, index_of, queued
 
 SAMPLE = re.compile(r'lorad_[a-z_]+(\{[a-z]+="[^"\n]*"(,[a-z]+="[^"\n]*")*\})? -?[0-9.e+]+')
 

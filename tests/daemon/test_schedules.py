@@ -209,12 +209,17 @@ def test_weekdays_count_from_sunday_as_cron_counts_them(field: str, days: list[s
     assert {shown[:3] for shown in times(f"0 3 * * {field}", NOON, 4)} == set(days)
 
 
+@pytest.mark.parametrize(("field", "days"), [("1-5/2", "Mon Wed Fri"), ("*/2", "Sun Tue Thu Sat"), ("sun-tue", "Sun Mon Tue"), ("fri-sun", "Fri Sat Sun")])
+def test_steps_and_spans_of_weekdays_count_from_sunday_too(field: str, days: str) -> None:
+    assert {shown[:3] for shown in times(f"0 3 * * {field}", NOON, 7)} == set(days.split())
+
+
 def test_of_a_day_of_the_month_and_one_of_the_week_either_will_do() -> None:
     assert [shown[:6] for shown in times("0 3 15 * mon", NOON + timedelta(days=7), 3)] == ["Mon 15", "Mon 22", "Mon 29"]
     assert [shown[:6] for shown in times("0 3 10 * mon", NOON, 3)] == ["Mon 08", "Wed 10", "Mon 15"]
 
 
-@pytest.mark.parametrize("cron", ["0 3 * *", "61 * * * *", "0 3 31 2 *", "0 3 * * xyz", "0 3 * * 8", "every day"])
+@pytest.mark.parametrize("cron", ["0 3 * *", "61 * * * *", "0 3 31 2 *", "0 3 * * xyz", "0 3 * * 8", "0 3 * * 1/0", "0 3 * * fri-mon", "every day"])
 def test_a_wrong_text_is_a_config_error_that_names_the_entry_and_changes_nothing(tmp_path: Path, cron: str) -> None:
     clock = Clock()
     schedules = begin(tmp_path, clock, NIGHTLY)
@@ -222,6 +227,13 @@ def test_a_wrong_text_is_a_config_error_that_names_the_entry_and_changes_nothing
         schedules.follow(config(weekly={"does": "gc", "cron": cron}))
     clock.sleep(days=1)
     assert [due.entry for due in schedules.look()] == ["nightly"]
+
+
+@pytest.mark.parametrize("every_s", [1e-6, 0.5, float("inf"), 1e18])
+def test_an_interval_that_would_never_or_always_come_is_refused(every_s: float) -> None:
+    [(name, entry)] = config(often={"does": "gc", "every_s": every_s}).entries.items()
+    with pytest.raises(ConfigError, match=r"schedule\.entries\.often\.every_s"):
+        Times(name, entry, BERLIN, NOON)
 
 
 def test_a_damaged_memory_begins_anew(tmp_path: Path) -> None:

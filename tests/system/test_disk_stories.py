@@ -111,6 +111,7 @@ def test_a_training_waits_while_the_disk_is_full_and_goes_on_by_itself(on_small_
     assert actions.index("disk.low") < actions.index("disk.ok")
 
 
+@pytest.mark.full
 def test_without_inodes_drops_and_jobs_wait_and_the_cause_is_named(on_small_disk: Callable[..., Circle]) -> None:
     circle = on_small_disk(400, "-N", "6000")
     circle.configure(retention=LIMITS)
@@ -157,6 +158,7 @@ def _is_traced(pid: int) -> bool:
     return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
 
 
+@pytest.mark.full
 def test_gc_while_the_daemon_runs_keeps_what_counts(circle: Circle) -> None:
     circle.configure(retention={"keep_jobs": 0})
     circle.start_both()
