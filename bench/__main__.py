@@ -11,6 +11,7 @@ BENCHES = {
     "faults": "the fault catalogue: each fault done to lorad with its guard, then without; what held",
     "circle": "command start-up, intake, and the way from the verdict to the served release",
     "tick": "a tick of the daemon and its start, with 10,000 jobs on disk",
+    "burst": "many small drops at once: how fast they are claimed, gated and queued, and at what memory",
     "gate": "rows a second of each level of the gate, against json.loads and transformers' chat template",
 }
 
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--format", choices=["table", "json"], default="table")
     parser.add_argument("--only", default="", help="faults: ids by comma (all)")
     parser.add_argument("--rows", type=int, help="gate: rows of the file (1,000,000)")
+    parser.add_argument("--drops", type=int, help="burst: drops of three rows (1,000)")
     arguments = parser.parse_args()
     if arguments.name is None:
         for name, text in BENCHES.items():
@@ -34,7 +36,7 @@ def main() -> int:
     if arguments.name == "faults":
         return int(importlib.import_module("bench.faults").main(arguments.only, arguments.format))
     before = machine()
-    sizes = {"rows": arguments.rows} if arguments.rows else {}
+    sizes = {name: size for name in ("rows", "drops") if (size := getattr(arguments, name))}
     figures, opponents = importlib.import_module(f"bench.{arguments.name}").measure(**sizes)
     result = {"bench": arguments.name, "figures": figures, "opponents": opponents, "machine": before | {"load_after": machine()["load"]}}
     if arguments.format == "json":

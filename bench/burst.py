@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,15 @@ def measure(drops: int = 1000) -> tuple[dict[str, Any], dict[str, Any]]:
             with running(folder, "daemon"):
                 wait(lambda: (folder / "var" / "status.json").exists())
                 figures = _burst(folder / "var", drops)
-    return figures, {}
+        found = _found(folder / "var")
+    return figures | {"found": found, "lost": None if figures["written_s"] is None else drops - sum(found.values())}, {}
+
+
+def _found(place: Path) -> dict[str, int]:
+    """Where the drops lie, once nothing moves any more."""
+    found = {state: sum(1 for _ in os.scandir(place / "drops" / state)) for state in ("settling", "gating", "accepted")}
+    rejected = sum(1 for _ in os.scandir(place / "inbox" / "rejected"))
+    return found | {"rejected": rejected, "inbox": sum(entry.name.endswith(".jsonl") for entry in os.scandir(place / "inbox"))}
 
 
 def _burst(place: Path, drops: int) -> dict[str, Any]:
@@ -101,17 +110,13 @@ def _burst(place: Path, drops: int) -> dict[str, Any]:
     writer.kill()
     writer.wait()
     done, passed = seen.look(), time.monotonic() - started
-    figures: dict[str, Any] = {"drops": drops, "written_s": round(told.get("written", passed), 1)}
+    figures: dict[str, Any] = {"drops": drops, "written_s": round(told["written"], 1) if "written" in told else None}
     figures |= {f"{what}_per_s": round(min(done[what], drops) / told.get(what, passed), 1) for what in ("claimed", "gated", "queued")}
-    waiting = sum(entry.name.endswith(".jsonl") for entry in os.scandir(place / "inbox"))
-    on_their_way = sum(1 for state in ("settling", "gating") for _ in os.scandir(place / "drops" / state))
     figures["time_to_last_s"] = round(told["queued"], 1) if "queued" in told else None
-    if told.get("written") is not None:
-        figures["lost"] = drops - done["queued"] - done["rejected"] - waiting - on_their_way
     figures |= {"queued": done["queued"], "rejected": done["rejected"]}
     if at:
         points = [(0.0, 0.0), *((point * drops, at[point]) for point in POINTS if point in at)]
-        rates = [(b[0] - a[0]) / max(0.01, b[1] - a[1]) for a, b in zip(points, points[1:], strict=False)]
+        rates = [(b[0] - a[0]) / max(0.01, b[1] - a[1]) for a, b in pairwise(points)]
         figures["rate_by_part"] = [round(rate, 1) for rate in rates]
     figures["rss_mb_daemon"] = [memory[point][0] for point in POINTS if point in memory]
     figures["rss_mb_gate"] = [memory[point][1] for point in POINTS if point in memory]

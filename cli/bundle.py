@@ -124,6 +124,8 @@ def _doctor(found: Found) -> Parts:
     told = as_plain(found.answer)
     if found.visit.trouble is not None:  # a config that cannot be read may quote its secrets in the words about it
         told["findings"] = [{"code": one["code"], "level": one["level"]} for one in told["findings"]]
+    quoting = [one for one in told["findings"] if one["level"] == "problem" and one["code"].startswith("CONFIG_")]  # what the daemon says of a refused one
+    told["findings"] = [{"code": one["code"], "level": one["level"]} if one in quoting else one for one in told["findings"]]
     yield "doctor.json", _json(found, told)
 
 
@@ -157,8 +159,9 @@ def _known(values: Any) -> Any:
 
     if isinstance(values, Mapping):
         kept = {key: _known(value) for key, value in values.items() if key not in FROM_PEOPLE}
-        if str(kept.get("action", "")).startswith("command."):
-            kept.pop("reason", None)
+        if str(kept.get("action", "")).startswith(("command.", "config.")) or str(kept.get("code", "")).startswith("CONFIG_"):
+            for key in ("reason", "what", "text"):  # a config that was refused is quoted in the words about it
+                kept.pop(key, None)
         return kept
     if isinstance(values, list | tuple):
         return [_known(value) for value in values]

@@ -9,6 +9,8 @@ import click
 
 from cli.options import config_option, format_option, show_json
 
+RELOADED = "`lorad reload`"  # what most keys wait for
+
 
 @click.group()
 def config() -> None:
@@ -45,7 +47,7 @@ def check(config: str | None, file: str | None, output: str) -> None:
 
     loader = ConfigLoader(file or config)
     resolved = loader.load()
-    _follow_names(resolved.config)
+    follow_names(resolved.config)
     running = _in_force(resolved.config.home)
     changed = changed_keys(running, resolved.config) if running is not None else ()
     if output == "json":
@@ -53,10 +55,14 @@ def check(config: str | None, file: str | None, output: str) -> None:
         return
     for warning in resolved.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{loader.path} is right" + (f"; `lorad reload` would change {', '.join(changed)}" if changed else ""))
+    held = {key: what for key, what in _waiting(file or config).items() if key in changed and what != RELOADED}
+    parts = [f"{loader.path} is right"]
+    if now := [key for key in changed if key not in held]:
+        parts.append(f"`lorad reload` would change {', '.join(now)}")
+    click.echo("; ".join(parts + [f"{key} waits for {what}" for key, what in held.items()]))
 
 
-def _follow_names(config: Any) -> None:
+def follow_names(config: Any) -> None:
     """What else a config names must be right too: own schemas, profiles, times of schedules. Raises LoradError."""
     from datetime import UTC, datetime
 
@@ -87,7 +93,7 @@ def _of_job(config: str | None, job: str) -> tuple[dict[str, Any], dict[str, str
 
     found = find_folder(home_of(config_path(config)), job)
     if found is None:
-        raise UsageError(f"no job {job!r}", hint="`lorad jobs list --state all` names them", code="JOB_UNKNOWN")
+        raise UsageError(f"no job {job!r}", hint="`lorad jobs list` names them", code="JOB_UNKNOWN")
     frozen = json.loads((found[1] / CONFIG).read_text())
     return flatten(frozen["values"]), frozen["origins"]
 
@@ -119,7 +125,7 @@ def _waiting(config: str | None) -> dict[str, str]:
     if running is None:
         return {}
     marks = dict(leaves())
-    return {key: f"a restart of {marks[key]['restart']}" if "restart" in marks.get(key, {}) else "`lorad reload`" for key in changed_keys(running, wanted)}
+    return {key: f"a restart of {marks[key]['restart']}" if "restart" in marks.get(key, {}) else RELOADED for key in changed_keys(running, wanted)}
 
 
 def _lines(values: dict[str, Any], origins: dict[str, str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from cli.asking import require_daemon
 from cli.options import config_option
 from core.errors import ConfigError, LoradError, RefusedError, UsageError
 from core.names import parse_adapter, stamp
+from core.urgency import priority_of
 from store.config_file import config_path, home_of
 from store.inbox import Dropped, put_drop
 from store.paths import Home
@@ -41,6 +42,7 @@ def drop(files: tuple[Path, ...], adapter: str, settings: tuple[str, ...], wait:
     from store.config import ConfigLoader
 
     sidecar = nest(parse_settings(settings) | _said(words))
+    _refuse_bytes(sidecar)
     values, job = sidecar_layer(sidecar, "the command line")
     level_of(ConfigLoader(config).load(sidecar=values), parse_adapter(adapter), job.get("source", ""))  # tells an unknown source now
     for file in files:
@@ -59,7 +61,13 @@ def drop(files: tuple[Path, ...], adapter: str, settings: tuple[str, ...], wait:
 def _said(words: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as sidecar keys."""
     columns = [column.strip() for column in words["columns"].split(",")] if words["columns"] else None
-    said = {"priority": words["priority"], "not_before": _moment(words["not_before"]), "schema_id": words["schema"], "again": words["again"] or None}
+    priority = words["priority"]
+    said = {
+        "priority": None if priority is None else priority_of(priority, "--priority"),
+        "not_before": _moment(words["not_before"]),
+        "schema_id": words["schema"],
+        "again": words["again"] or None,
+    }
     said |= {"level": words["level"], "source": words["source"], "columns": columns}
     return {key: value for key, value in said.items() if value is not None}
 
@@ -70,6 +78,14 @@ def _moment(text: str | None) -> str | None:
         return datetime.fromisoformat(text).astimezone().isoformat() if text is not None else None
     except (ValueError, OverflowError):
         return text  # `sidecar_layer` says what is wrong with it
+
+
+def _refuse_bytes(sidecar: dict[str, Any]) -> None:
+    """Raises UsageError for words that are no text: the sidecar, and every record of the job, is UTF-8."""
+    try:
+        json.dumps(sidecar, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"an option holds bytes that are no UTF-8: {error.object!a}", hint="set the terminal's encoding to UTF-8", code="NOT_UTF8") from None
 
 
 def _refuse_folder(file: Path, sidecar: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from cli.asking import ask, say
 from cli.options import config_option, format_option, show_json
 from core.commands import CommandKind
 from core.errors import UsageError
-from core.records import Ended, Held, Job, Ranking, Releasing
+from core.records import Ended, Held, Job, JobState, Ranking, Releasing
 from store.config_file import config_path, home_of
 from store.locks import is_locked
 from store.paths import Home
@@ -41,7 +41,7 @@ def rows_of(home: Home) -> list[dict[str, Any]]:
 @jobs.command("list")
 @config_option
 @format_option()
-@click.option("--state", help="Only jobs in this state.")
+@click.option("--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state.")
 def list_jobs(config: str | None, output: str, state: str | None) -> None:
     """All jobs, oldest first."""
     rows = [row for row in rows_of(home_of(config_path(config))) if state in (None, row["state"])]
@@ -49,7 +49,7 @@ def list_jobs(config: str | None, output: str, state: str | None) -> None:
         show_json(rows)
         return
     if not rows:
-        click.echo("no jobs yet; drop a file: lorad drop FILE")
+        click.echo(f"no job is {state}" if state else "no jobs yet; drop a file: lorad drop FILE")
     for row in rows:
         line = f"{row['id']}  {row['state']:<10} {row['progress']:3d} %  {row['adapter']:<20} {row['file']}  {row['reason']}"
         click.echo(line.rstrip())
@@ -124,7 +124,7 @@ def _read_json(path: Path | None) -> dict[str, Any] | None:
 @click.argument("job")
 @config_option
 @format_option()
-@click.option("--lines", default=40, show_default=True, help="Lines of each log.")
+@click.option("--lines", default=40, show_default=True, type=click.IntRange(1), help="Lines of each log.")
 def logs(job: str, config: str | None, output: str, lines: int) -> None:
     """The end of the log of each of the job's runs."""
     from store.runs import log_tail

@@ -40,9 +40,11 @@ class LazyGroup(click.Group):
     """A group whose verbs are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order of the table; none is imported."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a verb, imported now; None for an unknown one."""
         if cmd_name not in VERBS:
             return None
         command = getattr(importlib.import_module(VERBS[cmd_name][0]), cmd_name.replace("-", "_"))
@@ -50,6 +52,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs with their one-line help, without importing them."""
         with formatter.section("Verbs"):
             formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
 

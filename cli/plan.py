@@ -36,6 +36,7 @@ class _Asked:
     level: str
     priority: int
     not_before: str
+    again: bool
     now: datetime
 
 
@@ -81,11 +82,14 @@ def _asked(file: Path, adapter: str, settings: tuple[str, ...], config: str | No
     from cli.drop import parse_settings
     from cli.setting import Asked, sidecar_of, target_of
     from core.config import nest, sidecar_layer
+    from core.errors import UsageError
     from core.gate import level_of
     from core.names import parse_adapter
     from store.config import ConfigLoader
     from store.paths import Home
 
+    if file.is_fifo():
+        raise UsageError(f"{str(file)!r} is a pipe, and a plan reads its file more than once", hint="write the rows into a file", code="FILE_KIND")
     beside, beside_job = sidecar_of(file)
     values, job = sidecar_layer(nest(parse_settings(settings)), "the command line")
     job = beside_job | job
@@ -96,7 +100,15 @@ def _asked(file: Path, adapter: str, settings: tuple[str, ...], config: str | No
     now = datetime.now(UTC)  # noqa: TID251 - a person asks now
     priority, not_before = int(job.get("priority", 0)), str(job.get("not_before", ""))
     return _Asked(
-        target=target, config=made, home=Home(Path(made.home)), adapter=parse_adapter(adapter), level=level, priority=priority, not_before=not_before, now=now
+        target=target,
+        config=made,
+        home=Home(Path(made.home)),
+        adapter=parse_adapter(adapter),
+        level=level,
+        priority=priority,
+        not_before=not_before,
+        again=bool(job.get("again", False)),
+        now=now,
     )
 
 
@@ -116,7 +128,6 @@ def _found(asked: _Asked) -> _Found:
     counter = Counter("" if is_stub else asked.target.validator.setting.around.base, is_stub=is_stub)
     rows = read_file(asked.target, counter)
     earlier = earlier_of((asked.home, asked.adapter), rows.keys, hash_file(asked.target.file), counter, config.max_length)
-    same = f"the same bytes were accepted as {earlier.same}: while its job is on its way or released, they are refused without --again" if earlier.same else ""
     groups = group_rows(rows.keys, earlier.splits)
     readable = {group for place, group in enumerate(groups) if rows.is_kept(place, config.max_length)}
     judgement = judge_size(groups, earlier.splits, config.ranking.min_gate_groups, frozenset(groups) - readable)
@@ -126,7 +137,7 @@ def _found(asked: _Asked) -> _Found:
             places[judgement.splits[group]].append(place)
     num_rows = len(places["train"]) + earlier.rows
     plan = Plan.of(config, num_rows) if num_rows else None
-    return _Found(rows=rows, earlier=earlier, judgement=judgement, places=places, plan=plan, note="; ".join(filter(None, (counter.note, earlier.note, same))))
+    return _Found(rows=rows, earlier=earlier, judgement=judgement, places=places, plan=plan, note="; ".join(filter(None, (counter.note, earlier.note))))
 
 
 # ---------------------------------------------------------------- what it takes
@@ -276,6 +287,20 @@ def _queue(asked: _Asked) -> dict[str, Any]:
     }
 
 
+def _same_job(asked: _Asked, found: _Found, backend: str) -> str:
+    """The job that makes the file a duplicate, by the rule of intake; empty: none."""
+    from core.identity import drop_identity
+    from core.records import JobState
+    from store.jobs import read_all
+    from store.seals import hash_file
+
+    if asked.again or not found.earlier.same:
+        return ""
+    identity = drop_identity(hash_file(asked.target.file), asked.adapter, asked.config, _base_sha256(asked, backend))
+    over = (JobState.REFUSED, JobState.FAILED, JobState.CANCELLED)
+    return next((job.id for job in read_all(asked.home)[0] if job.card.identity == identity and job.state not in over), "")
+
+
 def _obstacles(asked: _Asked, found: _Found, told: dict[str, Any]) -> list[str]:
     """Why it would not end in a verdict, in words."""
     from core.gate import TRAINED
@@ -286,6 +311,10 @@ def _obstacles(asked: _Asked, found: _Found, told: dict[str, Any]) -> list[str]:
         words.append(f"rows of {asked.target.schema_id} are checked, and refused at queueing: no backend trains them")
     if rows.unread:
         words.append(f"{rows.unread:,} lines are no rows of {asked.target.schema_id}: `{asked.target.again()}` says why")
+    if job := _same_job(asked, found, told["backend"]):
+        words.append(f"{job} has the same rows and is on its way or released: they would be refused; `lorad drop --again` trains on them once more")
+    if told["backend"] != "stub" and not _base_sha256(asked, told["backend"]):
+        words.append("no base model is here: it would wait; `lorad models pull` fetches it")
     if found.plan is None:
         words.append("no row is left to train on: the job would fail")
     share = told["rows"]["overlong"] / max(1, len(rows.keys))

@@ -23,7 +23,7 @@ def _matters(told: dict[str, Any]) -> list[tuple[str, str]]:
     matters = [("rows", _rows(told))]
     passes = f"{tokens['total']:,} in {told['epochs']:g} epoch{_s(told['epochs'])}"
     matters.append(("tokens", f"{tokens['a_pass']:,} a pass, {tokens['learnt_a_pass']:,} of them learnt; {passes}"))
-    matters.append(("steps", f"{told['steps']:,} of {told['batch_size']} rows; checkpoints after {marks}"))
+    matters.append(("steps", f"{told['steps']:,} of {told['batch_size']} rows" + (f"; checkpoints after {marks}" if marks else "")))
     if memory["needs_mb"]:
         free = f"; {memory['free_mb']:,} MB are free" if memory["free_mb"] is not None else ""
         matters.append(("memory", f"about {memory['needs_mb']:,} MB of {memory['device']} (estimated){free}"))

@@ -48,6 +48,7 @@ class Room:
 
     @property
     def is_gpu(self) -> bool:
+        """Whether the device is a GPU."""
         return self.name != "cpu"
 
 
@@ -96,7 +97,7 @@ def _option(entry: dict[str, Any], asked: tuple[Config, Room, Data], ran: Sequen
     terms = str(entry.get("terms", ""))
     why_not = ""
     if needs > room.total_mb * SHARE_OF_MEMORY:
-        why_not = f"needs about {needs:,} MB of {room.total_mb:,}"
+        why_not = f"needs about {needs:,} MB; {SHARE_OF_MEMORY:.0%} of {room.total_mb:,} may be used"
     elif data.longest > entry["context"]:
         why_not = f"reads {entry['context']:,} tokens; the longest row has {data.longest:,}"
     elif token_s > SLOWEST_TOKEN_S:

@@ -21,6 +21,8 @@ OWN = "rules."  # before the names of a person's own rules
 
 
 class Severity(StrEnum):
+    """How much an alert matters: worth knowing, needs a person soon, needs a person now."""
+
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
@@ -43,6 +45,7 @@ class Alert:
 
     @property
     def key(self) -> str:
+        """What an alert is known by: `<rule>/<about>`."""
         return f"{self.rule}/{self.about}"
 
 
@@ -70,6 +73,7 @@ class Scene:
 
     @property
     def config(self) -> AlertsConfig:
+        """The alerts section of the config in force."""
         return self.facts.config.alerts
 
 

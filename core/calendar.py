@@ -16,7 +16,9 @@ def decide_due(facts: Facts) -> Iterator[Step]:
 
 
 def _why_not(due: Due, facts: Facts) -> str:
-    """Why a training would do nothing new."""
+    """Why a training would do nothing new, or cannot be queued."""
+    if facts.base_sha256 is None:
+        return "there is no base model"
     for job in facts.views.active.values():
         if job.card.adapter == due.adapter and job.state is not JobState.HELD:
             return f"{job.id} is {job.state.value}"

@@ -41,7 +41,6 @@ class Command:
     made_at: datetime
     expires_at: datetime
 
-
     @property
     def job_made(self) -> str:
         """The id of the job that it makes, the same at every repeat."""

@@ -58,11 +58,11 @@ class Config(Section):
     """What is optimised."""
     method: Annotated[Literal["auto", "lora"], Field(json_schema_extra=SIDECAR)] = "auto"
     """What is trained."""
-    batch_size: Annotated[int, Field(ge=1, json_schema_extra=SIDECAR)] = 16
+    batch_size: Annotated[int, Field(ge=1, le=65_536, json_schema_extra=SIDECAR)] = 16
     """Effective batch: rows behind one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0, lt=1, json_schema_extra=SIDECAR)] = 2e-4
     """Peak learning rate."""
-    max_length: Annotated[int, Field(ge=8, json_schema_extra=IDENTITY)] = 1024
+    max_length: Annotated[int, Field(ge=8, le=1_048_576, json_schema_extra=IDENTITY)] = 1024
     """Longest row in tokens; longer rows are left out and counted."""
     slots: Annotated[int, Field(ge=1, le=16, json_schema_extra=RESTART)] = 1
     """Jobs that train at once, where the devices and their memory allow it: each slot is a GPU, or the CPU."""
@@ -196,9 +196,10 @@ def _warnings(config: Config, origins: Mapping[str, str]) -> tuple[str, ...]:
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
     lines = []
+    secret = {key for key, marks in leaves() if marks.get("secret")}
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        shown = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+        shown = "" if isinstance(problem["input"], dict) or key in secret else f" = {problem['input']!r}"
         lines.append(f"{key}{shown} ({origins.get(key, 'config.json')}): {problem['msg'].removeprefix('Value error, ')}")
     return ConfigError("; ".join(lines), hint="correct the value; docs/user-guide.md lists every key with its meaning", code="CONFIG_VALUE")
 

@@ -34,10 +34,12 @@ def heat(name: str, celsius: float | None, held: bool, marks: tuple[float, float
 
 
 def gpu_marks(thermal: ThermalConfig) -> tuple[float, float]:
+    """(pause at, go on at) for GPUs, in degrees Celsius."""
     return thermal.gpu_c, thermal.gpu_resume_c
 
 
 def cpu_marks(thermal: ThermalConfig) -> tuple[float, float]:
+    """(pause at, go on at) for the CPU, in degrees Celsius."""
     return thermal.cpu_c, thermal.cpu_resume_c
 
 

@@ -91,10 +91,12 @@ class Ran:
 
     @property
     def tokens_per_s(self) -> float:
+        """Tokens of the steps per second of the steps; 0 where no time was measured."""
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def whole_s(self) -> float:
+        """Seconds of the whole run: its steps, and loading, dev losses and checkpoints."""
         return self.seconds + self.other_s
 
 

@@ -34,6 +34,7 @@ class Entry:
 
     @property
     def persona(self) -> str:
+        """The first half of the adapter's name."""
         return self.adapter.split("/")[0]
 
     @property

@@ -25,6 +25,7 @@ class Judgement:
 
     @property
     def is_enough(self) -> bool:
+        """Whether enough conversations are held out for a verdict."""
         return self.gate_groups >= self.needed
 
 

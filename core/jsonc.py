@@ -20,10 +20,12 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def loads(text: str) -> object:
     """Parse JSON with `//` comments and trailing commas; line and column numbers of errors are those of `text`.
 
-    Raises ValueError on bad JSON and on a key that stands twice.
+    Raises ValueError on bad JSON, on a key that stands twice, and on half a surrogate pair, which no file can hold.
     """
     bare = _TRAILING.sub(_blank, _COMMENT.sub(_blank, text))
-    return json.loads(bare.removeprefix("\ufeff"), object_pairs_hook=_pairs)
+    tree: object = json.loads(bare.removeprefix("\ufeff"), object_pairs_hook=_pairs)
+    json.dumps(tree, ensure_ascii=False).encode()
+    return tree
 
 
 def _blank(match: re.Match[str]) -> str:

@@ -30,6 +30,7 @@ class QueuePause:
 
     @property
     def words(self) -> str:
+        """Who paused the queue and why, in words."""
         return pause_words(self.actor, self.reason)
 
 

@@ -79,6 +79,8 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
+    """`queued.json`: the job waits for a slot. `attempts` and `micro_batch` carry on from the run before, if there was one."""
+
     since: datetime
     reason: str = ""
     attempts: int = 0
@@ -91,6 +93,8 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
+    """`training.json`: a trainer child has the job. `attempts` counts the crashes since the last new resume point."""
+
     since: datetime
     child: ChildRef
     attempts: int = 0
@@ -135,6 +139,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Releasing:
+    """`releasing.json`: the job is packed, placed and wished for, step by step; each fact is durable before the step it names."""
+
     since: datetime
     ranking: Ranking
     version: int | None = None
@@ -229,6 +235,7 @@ class Job:
 
     @property
     def id(self) -> str:
+        """The id on the card."""
         return self.card.id
 
 
@@ -320,4 +327,5 @@ class Drop:
 
     @property
     def id(self) -> str:
+        """The id in the claim."""
         return self.claim.drop

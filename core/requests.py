@@ -196,6 +196,9 @@ def _retry(command: Command, facts: Facts) -> Iterator[Step]:
     if ended.state == JobState.RELEASED:
         yield _no(command, f"job {ended.id} is released", "drop the file with --again to train on it once more", "ILLEGAL_TRANSITION")
         return
+    if facts.base_sha256 is None:
+        yield _no(command, "there is no base model to train on", "run `lorad models pull`, then try again", "BASE_MISSING")
+        return
     yield RetryJob(command=command, of=ended)
 
 

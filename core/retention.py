@@ -75,6 +75,8 @@ class Pressure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Going:
+    """Something that may be deleted, and the rule that lets it go, in words."""
+
     item: Item
     why: str
 
@@ -90,6 +92,7 @@ class Plan:
 
     @property
     def bytes(self) -> int:
+        """Bytes on disk of all that goes."""
         return sum(one.item.bytes for one in self.going)
 
 

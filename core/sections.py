@@ -15,6 +15,7 @@ from core.names import is_part, parse_adapter
 from core.windows import never_open, parse_span
 
 SIDECAR = {"sidecar": True}
+SECRET = {"secret": True}  # its value is never quoted
 IDENTITY = {"sidecar": True, "identity": True}
 RESTART = {"restart": "lorad"}
 RESTART_SERVING = {"restart": "lorad-serve"}
@@ -30,7 +31,7 @@ LevelName = Literal["quick", "standard", "deep"]
 class Section(BaseModel):
     """Base of all sections: no unknown keys, no silent coercion of text to numbers, immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False)
 
 
 class LoraConfig(Section):
@@ -38,7 +39,7 @@ class LoraConfig(Section):
 
     r: Annotated[int, Field(ge=1, le=512, json_schema_extra=SIDECAR)] = 16
     """Rank."""
-    alpha: Annotated[int, Field(ge=1, json_schema_extra=SIDECAR)] = 32
+    alpha: Annotated[int, Field(ge=1, le=65_536, json_schema_extra=SIDECAR)] = 32
     """Scale: the adapter's output is multiplied by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=SIDECAR)] = 0.0
     """Dropout on the adapter's input."""
@@ -49,11 +50,11 @@ class LoraConfig(Section):
 class TrainingConfig(Section):
     """How long and how training runs."""
 
-    epochs: Annotated[float, Field(gt=0, json_schema_extra=SIDECAR)] = 2.0
+    epochs: Annotated[float, Field(gt=0, le=10_000, json_schema_extra=SIDECAR)] = 2.0
     """Passes over the train split."""
-    max_steps: Annotated[int, Field(ge=0, json_schema_extra=SIDECAR)] = 0
+    max_steps: Annotated[int, Field(ge=0, le=1_000_000_000, json_schema_extra=SIDECAR)] = 0
     """Upper bound of optimizer steps; 0 means none."""
-    micro_batch: Annotated[int, Field(ge=0, json_schema_extra=SIDECAR)] = 0
+    micro_batch: Annotated[int, Field(ge=0, le=65_536, json_schema_extra=SIDECAR)] = 0
     """Rows in one forward pass; 0 lets the trainer choose by tokens. The effective batch stays batch_size."""
     warmup_ratio: Annotated[Share, Field(json_schema_extra=SIDECAR)] = 0.05
     """Share of the steps over which the learning rate rises."""
@@ -165,6 +166,14 @@ class DeployConfig(Section):
     @classmethod
     def _tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("targets")
+    @classmethod
+    def _names(cls, value: tuple[TargetConfig, ...]) -> tuple[TargetConfig, ...]:
+        names = [target.name for target in value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two targets are named {twice!r}; each has a folder and a link of its own")
+        return value
 
 
 class ServingConfig(Section):
@@ -313,7 +322,7 @@ class AlertsConfig(Section):
 
     urls_file: str = ""
     """File with Apprise URLs, one a line (mail, Matrix, Telegram, ntfy …); they hold secrets and never stand in this file."""
-    webhook: str = ""
+    webhook: Annotated[str, Field(json_schema_extra=SECRET)] = ""
     """URL that every alert is posted to as JSON, signed with webhook_key_file."""
     webhook_key_file: str = ""
     """File with the key of the webhook's HMAC-SHA-256 signature."""

@@ -140,6 +140,8 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
+    """Make a transition of a job durable: the event, and the facts of the state it leads to."""
+
     job: str
     event: Event
     facts: StateFacts
@@ -231,6 +233,8 @@ class FireDue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
+    """Answer a command and consume it."""
+
     answer: Answer
     log: str = ""  # for the journal: what was asked, who asked, and why
     actor: str = ""

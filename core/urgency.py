@@ -5,19 +5,19 @@ from datetime import UTC, datetime
 from core.errors import ConfigError
 
 PRIORITIES = {"high": 10, "normal": 0, "low": -10}
-WORDS = "high, normal, low or a whole number"
+MOST = 1000
+WORDS = f"high, normal, low or a whole number from {-MOST} to {MOST}"
 
 
 def priority_of(value: object, where: str) -> int:
     """A priority as a number: higher runs first. Raises ConfigError."""
     if isinstance(value, str) and value.strip().lower() in PRIORITIES:
         return PRIORITIES[value.strip().lower()]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
     try:
-        return int(value) if isinstance(value, str) else _refuse(value, where)
+        number = int(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
     except ValueError:
-        return _refuse(value, where)
+        number = None
+    return number if number is not None and abs(number) <= MOST else _refuse(value, where)
 
 
 def _refuse(value: object, where: str) -> int:

@@ -13,7 +13,7 @@ PUBLIC = {
     "SnapshotService": "daemon.snapshots",
 }
 
-__all__ = ["BackgroundWorker", "FileWatcher", "PIDManager", "SnapshotService"]  # noqa: F822 - see __getattr__
+__all__ = ["BackgroundWorker", "FileWatcher", "PIDManager", "SnapshotService"]
 
 
 def __getattr__(name: str) -> Any:

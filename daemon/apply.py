@@ -39,6 +39,7 @@ from daemon.schedules import mark_of
 from daemon.tasks import WORDS, make_task
 from store import jobs, runs
 from store.commands import put_answer
+from store.durable import FULL
 from store.journal import write_entry
 from store.pauses import clear_pause, write_pause
 from store.releases import place_release, read_releases
@@ -232,7 +233,6 @@ class Applier:
             self._create([(self._card(drop, job_id, priority, now, retry_of=of.id), Queued(since=now), frozen)])
         put_answer(self._home, Answer(command=command.id, ok=True, message=f"job {job_id} tries {of.id} again", made=job_id))
 
-
     # ---------------------------------------------------------------- the queue and the schedule
 
     def _pause(self, the_step: f.PauseQueue | f.ResumeQueue, now: datetime) -> None:
@@ -267,6 +267,6 @@ def describe(error: Exception) -> tuple[str, str, str]:
     if isinstance(error, LoradError):
         return error.code, error.what, error.hint
     if isinstance(error, OSError) and error.errno is not None:
-        hint = "free some space: lorad goes on by itself" if error.errno == 28 else "check the disk and its permissions"
-        return ("DISK_FULL" if error.errno == 28 else "OS_ERROR"), f"{os.strerror(error.errno)}: {error.filename or ''}", hint
+        hint = "free some space: lorad goes on by itself" if error.errno in FULL else "check the disk and its permissions"
+        return ("DISK_FULL" if error.errno in FULL else "OS_ERROR"), f"{os.strerror(error.errno)}: {error.filename or ''}", hint
     return "STEP_FAILED", f"{type(error).__name__}: {error}", "see the daemon's log"

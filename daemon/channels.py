@@ -69,6 +69,7 @@ def payload(notice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def title_of(notice: Mapping[str, Any]) -> str:
+    """The title line of a notice, as chats and mails show it."""
     alert = notice["alert"]
     return f"[lorad {alert['severity']}] {HEADINGS.get(notice['kind'], '')}{alert['title']}"
 
@@ -134,9 +135,11 @@ class Webhook:
 
     @property
     def name(self) -> str:
+        """How the channel is called in records: never its URL, which may hold a secret."""
         return "webhook"
 
     def send(self, notice: Mapping[str, Any]) -> None:
+        """POST the signed notice; a 2xx answer is a success. Blocks up to TIMEOUT_S. Raises ChannelError."""
         body = json.dumps(payload(notice), ensure_ascii=False).encode()
         timestamp = str(int(time.time()))
         headers = {"content-type": "application/json", "user-agent": "lorad", "webhook-id": notice["id"], "webhook-timestamp": timestamp}
@@ -187,6 +190,7 @@ class AppriseUrl:
         return f"{scheme if scheme.isalnum() else 'apprise'}-{hashlib.sha256(self.url.encode()).hexdigest()[:6]}"
 
     def send(self, notice: Mapping[str, Any]) -> None:
+        """Send the notice through Apprise. Blocks. Raises ChannelError, which never quotes the URL."""
         try:
             import apprise
         except ImportError:

@@ -23,10 +23,12 @@ from typing import IO
 import psutil
 
 from core.config import Config
+from core.exits import ChildExit
 from core.facts import DeviceSeen
 from core.records import ChildRef
 from core.tasks import ChildSeen
 from daemon import machine
+from daemon.clock import monotonic_s
 from daemon.devices import Devices
 from daemon.vigil import Ending, Vigil
 from store.child import HOLD
@@ -35,6 +37,10 @@ from store.paths import Home
 from store.runs import LOG
 
 log = logging.getLogger(__name__)
+
+REFUSED_S = 5.0  # after a start that the machine refused (no memory, no process, no disk) the slots wait: each try leaves a run folder
+MOST_ENDED = 1000  # ends that are remembered; a look or two after it each is in the job's facts
+NEVER_STARTED = {"status": int(ChildExit.STOPPED)}  # what is seen of a child that this daemon could not start: no attempt
 
 
 @dataclass(slots=True)
@@ -68,9 +74,11 @@ class Children:
         self._devices = devices or Devices(home, slots)
         self._running: dict[str, Running] = {}
         self._ended: dict[str, Ended] = {}
+        self._refused_at_s = float("-inf")
 
     def start(self, job: str, run: Path, words: list[str], slot: int | None, threads: int) -> None:
-        """Start `python -m WORDS RUN` with its log in the run folder. Raises LockHeldError where the slot is taken."""
+        """Start `python -m WORDS RUN` with its log in the run folder. Raises LockHeldError where the slot is taken, OSError
+        where the machine refuses: then no slot is free for a few seconds, and the child is seen to have been stopped."""
         lock = take_lock(self._home.slot_lock(slot), "starting", f"slot {slot}", hint="wait for its child") if slot is not None else None
         kills_before = machine.memory_kills()
         try:
@@ -79,13 +87,16 @@ class Children:
                 environment = self._environment(slot)
                 threads = self._devices.threads(slot, threads) if slot is not None else threads
                 process = spawn([*words, str(run)], stdout=logfile, pass_fds=held, threads=threads, environment=environment)
+            self._ended.pop(job, None)
+            self._running[job] = Running(run=run.name, process=process, slot=slot, vigil=Vigil(run), kills_before=kills_before)
             if lock is not None:
                 _sign_lock(lock, process.pid, run)
+        except OSError:
+            self._refused_at_s = monotonic_s()
+            raise
         finally:
             if lock is not None:
                 os.close(lock)
-        self._ended.pop(job, None)
-        self._running[job] = Running(run=run.name, process=process, slot=slot, vigil=Vigil(run), kills_before=kills_before)
 
     def _environment(self, slot: int | None) -> dict[str, str]:
         if slot is None:
@@ -95,7 +106,7 @@ class Children:
     def look(self, job: str, ref: ChildRef) -> ChildSeen:
         """The child of this run: its signs of life, or how it ended. Goes on with the end of one that hangs; reaps it.
 
-        One that an earlier daemon started has ended, and nothing more is known.
+        One that an earlier daemon started has ended, and nothing more is known; one that could not be started is no attempt.
         """
         child = self._running.get(job)
         if child is not None and child.run == ref.run:
@@ -108,8 +119,10 @@ class Children:
                 return ChildSeen(ref=ref, alive=True, silent_s=vigil.silent_s, median_step_s=vigil.median_step_s, step=vigil.step)
             self._ended[job] = _ended(child, status)
             del self._running[job]
+            if len(self._ended) > MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
         ended = self._ended.get(job)
-        known = ended.seen if ended is not None and ended.run == ref.run else {}
+        known = ended.seen if ended is not None and ended.run == ref.run else NEVER_STARTED
         return ChildSeen(ref=ref, alive=False, **known)  # type: ignore[arg-type]
 
     def stop(self, job: str, *, hung: str = "") -> None:
@@ -124,7 +137,9 @@ class Children:
             child.stopped = True
 
     def free_slots(self) -> tuple[int, ...]:
-        """Slots whose lock nobody holds."""
+        """Slots whose lock nobody holds; none just after a start that the machine refused."""
+        if monotonic_s() - self._refused_at_s < REFUSED_S:
+            return ()
         taken = {child.slot for child in self._running.values()}
         return tuple(slot for slot in range(self._slots) if slot not in taken and not is_locked(self._home.slot_lock(slot)))
 
@@ -150,6 +165,7 @@ class Children:
         return found
 
     def any_alive(self) -> bool:
+        """Whether a child that this daemon started still lives."""
         return any(machine.end_group(child.process) is None for child in self._running.values())
 
     def kill_all(self) -> None:
@@ -213,5 +229,8 @@ def _sign_lock(lock: int, pid: int, run: Path) -> None:
     if found is None:
         return
     text = json.dumps({"pid": pid, "started": found.started, "boot": found.boot, "run": str(run)}).encode()
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, text, 0)
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, text, 0)
+    except OSError as error:  # a full disk: the child lives, and this daemon knows it
+        log.warning("%s: its slot's lock does not name it: %s", run, error, extra={"action": "lock_unsigned", "pid": pid})

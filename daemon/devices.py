@@ -21,12 +21,12 @@ from typing import Any, Protocol
 import psutil
 
 from core.config import Config
-from core.devices import MIB, BaseShape, cpu_marks, foreign_matters, gpu_marks, heat, training_bytes
-from core.errors import LoradError
+from core.devices import MIB, cpu_marks, foreign_matters, gpu_marks, heat, training_bytes
+from core.estimate import shape_of
 from core.facts import DeviceSeen
 from daemon import machine
 from daemon.clock import monotonic_s
-from store.bases import base_folder, weights_folder
+from store.bases import described_base
 from store.paths import Home
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class MachineSensors:
             log.info("no GPU: %s", error)
 
     def gpus(self) -> list[Device]:
+        """The GPUs as NVML shows them; none where there is no NVML or it fails (logged)."""
         if self._nvml is None:
             return []
         try:
@@ -121,6 +122,7 @@ class MachineSensors:
             return None
 
     def cpu(self) -> Device:
+        """The CPU with the machine's memory."""
         memory = psutil.virtual_memory()
         return Device(name="cpu", free_bytes=memory.available, total_bytes=memory.total, celsius=_cpu_celsius())
 
@@ -150,10 +152,12 @@ class FakeSensors:
         self._path = path
 
     def gpus(self) -> list[Device]:
+        """The GPUs that the file tells of."""
         cards = self._read().get("gpus", [])
         return [_fake(f"cuda:{index} {card.get('name', 'GPU')}", card) for index, card in enumerate(cards)]
 
     def cpu(self) -> Device:
+        """The CPU as the file tells of it; memory that it does not tell of is the machine's."""
         told = self._read().get("cpu", {})
         memory = psutil.virtual_memory()
         return _fake("cpu", {"free_mb": memory.available // MIB, "total_mb": memory.total // MIB} | told)
@@ -295,12 +299,5 @@ def _visible(cards: list[Device], wanted: str | None) -> list[Device]:
 def _need_bytes(config: Config, *, gpu: bool) -> int | None:
     if config.backend == "stub":
         return STUB_BYTES
-    try:
-        weights = weights_folder(base_folder(config))
-        shape = json.loads((weights / "config.json").read_bytes())
-        size = sum(path.stat().st_size for path in weights.glob("*.safetensors"))
-        widths = {"hidden": "hidden_size", "layers": "num_hidden_layers", "intermediate": "intermediate_size", "vocabulary": "vocab_size"}
-        found = BaseShape(weights_bytes=size, **{name: int(shape[key]) for name, key in widths.items()})
-    except (LoradError, OSError, ValueError, KeyError, TypeError):
-        return None
-    return training_bytes(found, config, gpu=gpu)
+    shape = shape_of(*described_base(config))
+    return training_bytes(shape, config, gpu=gpu) if shape is not None else None

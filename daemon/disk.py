@@ -6,7 +6,6 @@ longer (the survey, the deletion) is a chore.
 """
 
 import errno
-import json
 import logging
 import os
 import shutil
@@ -14,11 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 from core.commands import Answer, Command
-from core.errors import LoradError, StateError
+from core.errors import StateError
 from core.facts import DiskSeen
 from core.needs import adapter_bytes, gigabytes, training_needs, waiting_words
 from core.retention import Going, Part, Plan, room_again
@@ -26,9 +23,10 @@ from daemon import clock
 from daemon.clock import monotonic_s
 from daemon.index import Incident, Index
 from daemon.worker import BackgroundWorker, Chore, ChoreDone
-from store.bases import base_folder, weights_folder
+from store.bases import described_base
 from store.collection import free_of, plan_of, report_of, usage_of, write_report
 from store.commands import put_answer
+from store.durable import FULL
 from store.journal import write_entry
 from store.paths import Home
 from store.references import references_of
@@ -51,7 +49,6 @@ OLD_HOME_BYTES = 1 << 20  # one that exists is taken up above this: it can say w
 OLD_HOME_INODES = 50
 BROKEN = frozenset({errno.EIO, errno.EROFS})  # what was written may be lost whatever a second try says
 DISK_BROKEN = "DISK_BROKEN"
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 CODES = frozenset({"DISK_LOW", "INODES_LOW", "DISK_FULL"})
 
 
@@ -143,12 +140,8 @@ class Disk:
         config, index = self._index.config, self._index
         key = (index.base_sha256, config.lora.r, config.training.checkpoints)
         if self._needs is None or self._needs[0] != key:
-            shape: dict[str, Any] = {}
-            if index.backend.name != "stub" and index.base_sha256 is not None:
-                try:
-                    shape = json.loads((Path(weights_folder(base_folder(config))) / "config.json").read_text())
-                except (OSError, ValueError, LoradError):  # a base that cannot be read is told elsewhere
-                    shape = {}
+            is_there = index.backend.name != "stub" and index.base_sha256 is not None
+            shape, _ = described_base(config) if is_there else ({}, 0)
             self._needs = (key, training_needs(adapter_bytes(shape, config.lora.r), config.training.checkpoints))
         return self._needs[1]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import Config, Resolved, sidecar_layer
-from core.errors import BaseMissingError, ConfigError
+from core.errors import BaseMissingError, ConfigError, LoradError
 from core.facts import DropSeen
 from core.gate import TRAINED, level_of
 from core.jobviews import JobViews
@@ -133,6 +133,7 @@ class Index:
         return True
 
     def job(self, job: str) -> Job:
+        """The job of this id, ended or not. Raises KeyError."""
         return self.jobs.get(job) or self.ended[job]
 
     def highest_versions(self) -> dict[str, int]:
@@ -145,6 +146,7 @@ class Index:
     # ---------------------------------------------------------------- drops
 
     def keep_drop(self, drop: Drop) -> None:
+        """Take over a new drop, or another state or other facts of a known one; whoever listens is told."""
         self.hear_drop(self.drops.get(drop.id), drop)
         self.drops[drop.id] = drop
         self.shelf.put(drop)
@@ -153,6 +155,7 @@ class Index:
             self.sidecars.pop(drop.id, None)
 
     def lose_drop(self, drop: str) -> None:
+        """Forget a drop that has left home's drops; whoever listens is told. A repeat changes nothing."""
         if (lost := self.drops.pop(drop, None)) is not None:
             self.shelf.take(lost)
             self.hear_drop(lost, None)
@@ -237,13 +240,17 @@ class Index:
     # ---------------------------------------------------------------- base
 
     def look_for_base(self) -> None:
-        """Read the base's hash; None while it is missing."""
+        """Read the base's hash; None while it is missing, or cannot be read."""
         if self.backend.name == "stub":
             self.base_sha256 = STUB_BASE
             return
         try:
             self.base_sha256 = read_base(base_folder(self.config)).source_sha256
         except BaseMissingError:
+            self.base_sha256 = None
+        except (LoradError, OSError) as error:  # damaged, or being replaced, or on a disk that is away: drops and jobs wait
+            if self.base_sha256 is not None:
+                log.error("the base cannot be read: %s", error, extra={"action": "base_unreadable"})
             self.base_sha256 = None
 
 

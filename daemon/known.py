@@ -1,7 +1,8 @@
 """Tells the gate children what was accepted earlier: one file an adapter, to which a line is added for each drop.
 
 A spec names the file and how many of its bytes count. What is in it never changes; where a drop has left, or one was
-accepted after a later one, another file is begun, and the old one stays for those who may still read it. The files are made from the index, so that a crash loses nothing.
+accepted after a later one, another file is begun, and the old one stays for those who may still read it. The files are
+made from the index, so that a crash loses nothing.
 """
 
 import shutil

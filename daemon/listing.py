@@ -142,6 +142,7 @@ class Reasons:
 
 
 def encoded(value: object) -> bytes:
+    """A value as JSON, without blanks."""
     return msgspec.json.encode(value)
 
 

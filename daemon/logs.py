@@ -31,6 +31,7 @@ class NonBlockingHandler(logging.Handler):
         self._out = _Out(fd)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write the line if the reader takes it now, else keep it up to MOST_WAITING bytes; beyond that lines are dropped and counted. Never blocks."""
         try:
             line = (self.format(record) + "\n").encode(errors="backslashreplace")
         except (ValueError, TypeError, KeyError) as error:  # a record whose words do not fit its arguments

@@ -39,7 +39,7 @@ from daemon.worker import BackgroundWorker, Chore
 from store.commands import sweep_answers
 from store.config import ConfigLoader
 from store.drops import finish_discards, finish_rejections
-from store.jobs import sweep_tmp
+from store.jobs import sweep_parts, sweep_tmp
 from store.keys import ensure_keys
 from store.migration import migrate
 from store.paths import Home
@@ -89,6 +89,7 @@ class Daemon:
         index = Index.load(self._home, self._loader)
         end_orphans(self._home)
         sweep_tmp(self._home)
+        sweep_parts(self._home, clock.wall_s())
         finish_rejections(self._home)
         finish_discards(self._home)
         children = Children(self._home, index.config.slots)
@@ -158,7 +159,7 @@ class Daemon:
                 loop.children.kill_all()
             if self._reload:
                 self._reload = False
-                loop.reloader.reload(clock.now())
+                loop.reload()
             num_steps = loop.tick()
             self._tell_manager(loop)
             if self._signals and not loop.children.any_alive() and num_steps == 0:
@@ -205,11 +206,7 @@ class Loop:
     def tick(self) -> int:
         """Observe, decide, apply. Returns how many steps were applied; a failed step is told and decided again."""
         now = clock.now()
-        if not self.gates.new.is_busy():
-            self.gates.new.ensure()
-        if not self.gates.background.is_busy() and not self.index.unproven:
-            self.gates.background.close()
-        self.links.ensure()
+        self._guarded("starting the gate and the links", self._keep_children)
         facts = self.observer.look()
         self._note_prerequisites()
         self._guarded("merging the ledgers", self._merge_ledgers)
@@ -220,8 +217,20 @@ class Loop:
         self._guarded("keeping the disk", lambda: self.disk.tend(facts.disk, now))
         applied = self._apply(decide(facts, now).steps, now)
         self._guarded("writing status", lambda: self.status.write(facts, now))
-        sweep_answers(self.index.home, ANSWERS_KEPT_S, clock.wall_s())
+        self._guarded("sweeping old answers", lambda: sweep_answers(self.index.home, ANSWERS_KEPT_S, clock.wall_s()))
         return applied
+
+    def reload(self) -> None:
+        """Read the config again, as SIGHUP asks. Where the disk is full it is told, and the next reload does the rest."""
+        self._guarded("reloading the config", lambda: self.reloader.reload(clock.now()))
+
+    def _keep_children(self) -> None:
+        """Let the gate and the links live. Raises OSError where no process or file is to be had: the next tick tries again."""
+        if not self.gates.new.is_busy():
+            self.gates.new.ensure()
+        if not self.gates.background.is_busy() and not self.index.unproven:
+            self.gates.background.close()
+        self.links.ensure()
 
     def _apply(self, steps: tuple[Step, ...], now: datetime) -> int:
         """Apply the steps in order. After a failure, later steps about the same job or drop wait for the next tick; so does
@@ -274,7 +283,7 @@ class Loop:
         else:
             self.applier.apply(step, now)
 
-    def _guarded(self, what: str, do: Callable[[], None]) -> None:
+    def _guarded(self, what: str, do: Callable[[], object]) -> None:
         """A full disk must not end the daemon and its trainer: tell it and go on."""
         try:
             do()

@@ -20,6 +20,8 @@ WRITE_EVERY_S = 5.0
 
 
 class Metric(NamedTuple):
+    """What a metric is to Prometheus: its type and its help text."""
+
     kind: Literal["gauge", "counter", "histogram", "summary"]
     text: str
 
@@ -133,7 +135,9 @@ def text_of(measures: Iterable[Measure]) -> str:
         lines.setdefault(family(measure.name), []).append(f"{name} {_number(measure.value)}")
     parts = []
     for name, samples in lines.items():
-        metric = METRICS[name]
+        metric = METRICS.get(name)
+        if metric is None:
+            continue  # a count that another version of lorad kept
         parts += [f"# HELP {PREFIX}{name} {metric.text}", f"# TYPE {PREFIX}{name} {metric.kind}", *samples]
     return "\n".join(parts) + "\n"
 

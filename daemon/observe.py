@@ -1,5 +1,6 @@
 """Looks at the world and says what it sees, as plain values. Changes nothing but its own memory of what it read."""
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -8,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.errors import IntegrityError
 from core.facts import DiskSeen, Due, Entry, Facts, TargetSeen
 from core.records import Job, Kind, Ranking, Releasing, Training
 from core.tasks import ChildSeen
-from core.wire import Activation
+from core.wire import Activation, Desired
 from daemon import clock
 from daemon.children import Children
 from daemon.inbox import Inbox
@@ -19,8 +21,11 @@ from daemon.index import Index
 from daemon.intake import Gates
 from daemon.watcher import FileWatcher
 from store.commands import read_commands
+from store.paths import Home
 from store.runs import candidates_of, read_exit, resume_point
 from store.targets import desired_of, ledger_of, live_by_ledger, mirror, observed_of
+
+log = logging.getLogger(__name__)
 
 DAY = timedelta(days=1)  # of inbox.quota_mb
 
@@ -32,6 +37,7 @@ class Fresh:
     kept: dict[str, tuple[tuple[tuple[int, int], ...], Any]] = field(default_factory=dict)
 
     def get(self, key: str, paths: list[Path], read: Callable[[], Any]) -> Any:
+        """What `read` gives, called again only where one of `paths` has changed. Raises what `read` raises."""
         marks = tuple(_mark(path) for path in paths)
         known = self.kept.get(key)
         if known is None or known[0] != marks:
@@ -151,14 +157,28 @@ class Observer:
     def _target(self, name: str) -> TargetSeen:
         home = self._index.home
         folder, out = home.target(name), mirror(home, name)
-        ledger = self.ledger(name)
+        live, was_live = self._fresh.get(f"{name}/lives", [out / "activations.jsonl"], lambda: _lives(self.ledger(name)))
         return TargetSeen(
             name=name,
-            desired=self._fresh.get(f"{name}/desired", [folder / "desired.json"], lambda: desired_of(home, name)),
+            desired=self._fresh.get(f"{name}/desired", [folder / "desired.json"], lambda: _desired(home, name)),
             observed=self._fresh.get(f"{name}/observed", [folder / "observed.json", out / "active.json"], lambda: observed_of(home, name)),
-            live=live_by_ledger(ledger),
-            was_live=frozenset(line.release for line in ledger if line.event in ("live", "restored") and line.release is not None),
+            live=live,
+            was_live=was_live,
         )
+
+
+def _desired(home: Home, name: str) -> Desired | None:
+    """The wish; none where the file is damaged: nothing is wished on top of it, and who tries is told why."""
+    try:
+        return desired_of(home, name)
+    except IntegrityError as error:
+        log.error("%s", error.what, extra={"action": "record_damaged"})
+        return None
+
+
+def _lives(ledger: list[Activation]) -> tuple[dict[str, str | None], frozenset[str]]:
+    """(alias -> what is live, all that ever was) by a ledger: worked out once for each change, as it grows for years."""
+    return live_by_ledger(ledger), frozenset(line.release for line in ledger if line.event in ("live", "restored") and line.release is not None)
 
 
 def _highest_versions(ledger: list[Activation]) -> dict[str, int]:

@@ -36,7 +36,13 @@ KILL_PATIENCE_S = 5.0  # for the kernel to take away a killed process and its lo
 
 
 class PIDManager:
-    """Holds a home for one daemon. A context: entering acquires, leaving releases."""
+    """Holds a home for one daemon. A context: entering acquires, leaving releases.
+
+    Args: home: the home to hold. instance: the name of this daemon, drawn where it is empty. version: of lorad, for the lock's text.
+    Returns: of `holder`, the living process that the lock names, or None; of `still_mine`, whether the home is held by this one.
+    Raises: LockHeldError DAEMON_RUNS from `acquire`, with the holder's pid, within 5 s; OSError.
+    Side effects: locks the folder of home and `lorad.lock` by flock until `release`, and writes who it is into the file.
+    """
 
     def __init__(self, home: Home, instance: str = "", version: str = "") -> None:
         self._home = home

@@ -45,6 +45,7 @@ class Plan:
 
     @property
     def comes_at(self) -> datetime:
+        """When the entry is going to come, jitter counted."""
         return self.next + timedelta(seconds=self.put_off_s)
 
 

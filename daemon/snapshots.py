@@ -21,7 +21,13 @@ BACKUP = "backup"
 
 
 class SnapshotService:
-    """Makes snapshots and backups, one after another. `tell` is called with what came of each."""
+    """Makes snapshots and backups, one after another.
+
+    Args: home: whose state is kept. worker: runs the chores. tell: called with (now, action, fields) once each has ended.
+    Returns: of `begin`, the id, which is the name under `snapshots/`; it lies there once it is whole.
+    Raises: OSError, from the worker's turn, where the disk is full. What a chore fails of is told, journalled and answered, not raised.
+    Side effects: chores write under `tmp/`; what is whole is renamed into `snapshots/`; lines of the journal, answers to commands.
+    """
 
     def __init__(self, home: Home, worker: BackgroundWorker, tell: Callable[..., None]) -> None:
         self._home, self._worker, self._tell = home, worker, tell

@@ -37,6 +37,7 @@ class Process:
 
     @classmethod
     def this(cls, instance: str, started_at: datetime) -> "Process":
+        """This process."""
         return cls(instance=instance, started_at=started_at, pid=os.getpid(), boot=machine.boot_id())
 
 

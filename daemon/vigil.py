@@ -5,6 +5,7 @@ look to look by the monotonic clock, and a long gap between two looks counts lit
 machine that slept, nor a daemon that was held still makes a child look dead.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ SIGNS = (HEARTBEAT, PROGRESS, LOG)
 MOST_GAP_S = 5.0  # of silence that the time between two looks may add; a tick takes at most a second
 DUMP_S = 5.0  # for py-spy; longer than that it waits for a process that cannot be read
 ECHO_S = 1.0  # for the child's own handler to write its stack
+REAP_S = 0.2  # for a killed py-spy to be gone
 KILL_AFTER_S = 10.0  # after TERM
 STACK_LINES = 4  # of the innermost calls, told as the reason
 HEADS = ("MainThread", "Current thread", "Thread ")  # of the main thread's stack: by py-spy, by faulthandler, by py-spy of one that just began
@@ -99,10 +101,11 @@ class Ending:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the stack reader, if it still runs."""
+        """End the stack reader, if it still runs. One that the kernel holds beside the child it reads is not waited for."""
         if self._spy is not None and self._spy.poll() is None:
             self._spy.kill()
-            self._spy.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._spy.wait(REAP_S)
 
     def stack(self) -> tuple[str, ...]:
         """Where the child's main thread stood, innermost call first."""

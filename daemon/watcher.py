@@ -33,10 +33,9 @@ SCAN_S = 2.0  # between two scans for which no event asked
 POLL_S = 1.0  # the same without events
 RETRY_S = 60.0  # after which events are tried again where they were used up
 MOUNTS = Path("/proc/self/mountinfo")
-REMOTE = frozenset(
-    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gfs2", "ocfs2", "virtiofs", "vboxsf", "prl_fs", "davfs")
-    + tuple(f"fuse.{kind}" for kind in ("sshfs", "rclone", "s3fs", "glusterfs", "ceph", "vmhgfs-fuse", "davfs"))
-)
+_REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "gfs2", "ocfs2", "virtiofs", "vboxsf", "davfs")
+_REMOTE_FUSE = ("sshfs", "rclone", "s3fs", "glusterfs", "ceph", "vmhgfs-fuse", "davfs")
+REMOTE = frozenset((*_REMOTE, *(f"fuse.{kind}" for kind in _REMOTE_FUSE)))
 
 Mode = Literal["auto", "poll"]
 
@@ -56,6 +55,11 @@ class FileWatcher:
     >>> watcher.start()
     >>> noticed = watcher.take()  # once a tick
     >>> watcher.stop()
+
+    Args: inbox, commands: the folders, which exist. wake: set from a thread of its own. mode: events where they work, or looks alone.
+    Returns: of `take`, what was renamed into place since the last call, and whether a scan is due.
+    Raises: nothing for want of events: it looks every few seconds instead, and `seen` says why.
+    Side effects: a thread and inotify watches from `start` to `stop`; reads the list of mounts; writes nothing.
     """
 
     def __init__(self, inbox: Path, commands: Path, wake: threading.Event, mode: Mode = "auto") -> None:

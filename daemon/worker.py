@@ -18,13 +18,16 @@ from daemon.children import spawn
 from daemon.clock import monotonic_s
 from store.chores import ChoreDone, read_result, write_chore
 from store.paths import Home
+from store.runs import LOG, log_tail
 
 log = logging.getLogger(__name__)
 
-LIMIT = 64  # chores that wait; a daemon that asks for more is asking for the same again and again
+LIMIT = 64  # chores that wait in a lane; a daemon that asks for more is asking for the same again and again
 ALERTS = "alert"  # a lane of its own: an alert must not wait for the hours of a backup
+ROOM = "room"  # so must what a full disk waits for: the survey before a gc, and the deletion after it
 WORK = "work"
-PATIENCE_S = {ALERTS: 120.0, WORK: 6 * 3600.0}  # a chore that hangs longer is killed and told as failed
+LANES = {"alert": ALERTS, "statistics": ROOM, "trash": ROOM}  # of a kind; the others are WORK
+PATIENCE_S = {ALERTS: 120.0, ROOM: 3600.0, WORK: 6 * 3600.0}  # a chore that hangs longer is killed and told as failed
 CLOSE_PATIENCE_S = 5.0
 CHILD = "daemon.chores"
 
@@ -49,7 +52,13 @@ class _Running:
 
 
 class BackgroundWorker:
-    """Runs chores one at a time (alerts beside the others). Never blocks, except for `close`."""
+    """Runs chores one at a time in each lane (alerts, making room, all the rest). Never blocks, except for `close`.
+
+    Args: home: whose `tmp/` holds the folders of the chores. limit: how many may wait in a lane.
+    Returns: of `submit`, whether the chore waits now; of `look`, what has ended since the last look.
+    Raises: OSError from `turn`, of whoever hears what has ended. A chore that cannot be started or fails is a `ChoreDone` that is not ok.
+    Side effects: starts children, which die with this process; kills those that hang; writes and deletes under `tmp/`.
+    """
 
     def __init__(self, home: Home, limit: int = LIMIT) -> None:
         self._home = home
@@ -65,17 +74,23 @@ class BackgroundWorker:
         self._listeners[kind] = listener
 
     def turn(self) -> None:
-        """Once a tick: `look`, and tell each listener what ended. Raises what a listener raises."""
+        """Once a tick: `look`, and tell each listener what ended. Raises the first OSError of a listener once all were told."""
+        failed: list[OSError] = []
         for done in self.look():
             listener = self._listeners.get(done.kind)
-            if listener is not None:
-                listener(done)
+            try:
+                if listener is not None:
+                    listener(done)
+            except OSError as error:  # a full disk: who is told next may wait for nothing else
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     def submit(self, chore: Chore) -> bool:
         """Let the chore wait for its turn. True where it, or one of the same key, waits now; False where the queue is full."""
         if self.waits(chore.key):
             return True
-        if len(self._waiting) >= self._limit:
+        if sum(_lane(one) == _lane(chore) for one in self._waiting) >= self._limit:
             log.warning("background chore left out, %d wait", len(self._waiting), extra={"action": "chore_left_out", "kind": chore.kind})
             return False
         self._waiting.append(chore)
@@ -92,7 +107,7 @@ class BackgroundWorker:
     def look(self) -> list[ChoreDone]:
         """Reap what ended and start what is next. Returns what ended since the last look; starts children, writes under tmp/."""
         done, self._failed = self._failed, []
-        for lane in (ALERTS, WORK):
+        for lane in PATIENCE_S:
             at_work = self._running.get(lane)
             if at_work is not None and (ended := self._reap(at_work)) is not None:
                 del self._running[lane]
@@ -123,7 +138,7 @@ class BackgroundWorker:
         folder = self._home.tmp / f"chore-{self._count:06d}"
         try:
             write_chore(folder, self._home, chore.kind, chore.spec)
-            with open(folder / "log.txt", "wb") as logfile:
+            with open(folder / LOG, "wb") as logfile:
                 process = spawn([CHILD, str(folder)], stdout=logfile)
         except OSError as error:  # a full disk, or no process to be had: told as the chore's failure, asked for again by whoever wants it
             shutil.rmtree(folder, ignore_errors=True)
@@ -133,23 +148,22 @@ class BackgroundWorker:
 
     def _reap(self, at_work: _Running) -> ChoreDone | None:
         chore, status = at_work.chore, at_work.process.poll()
-        late = status is None and monotonic_s() > at_work.deadline_s
-        if late:
-            at_work.process.kill()
-            status = at_work.process.wait()
+        late = monotonic_s() > at_work.deadline_s
         if status is None:
+            if late:
+                at_work.process.kill()  # one that the kernel holds (a dead network disk) ends when it lets go: nobody waits here
             return None
-        why = "it hung and was ended" if late else _end(status)
+        why = "it hung and was ended" if late and status == -signal.SIGKILL else _end(status)
         done = read_result(at_work.folder, chore.kind, chore.key, why)
         if not done.ok:
-            tail = "\n".join((at_work.folder / "log.txt").read_text(errors="replace").splitlines()[-20:])
+            tail = "\n".join(log_tail(at_work.folder))
             log.error("chore %s failed: %s\n%s", chore.kind, done.message, tail, extra={"action": "chore_failed", "kind": chore.kind})
         shutil.rmtree(at_work.folder, ignore_errors=True)
         return done
 
 
 def _lane(chore: Chore) -> str:
-    return ALERTS if chore.kind == ALERTS else WORK
+    return LANES.get(chore.kind, WORK)
 
 
 def _end(status: int) -> str:

@@ -55,6 +55,7 @@ class View:
         return state is None or state.fence < desired.fences.get(alias, desired.fence) or is_missing(state)
 
     def state_of(self, alias: str) -> AliasState | None:
+        """What the box says of an alias; None where it says nothing."""
         return self.active.aliases.get(alias) if self.active else None
 
     @property

@@ -84,6 +84,7 @@ class Spec:
 
     @property
     def optional(self) -> tuple[str, ...]:
+        """Keys that a row may have beside the required ones."""
         return self.own + ROW_OPTIONAL
 
     @property

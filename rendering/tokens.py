@@ -49,6 +49,7 @@ class Encoding:
 
     @property
     def num_supervised(self) -> int:
+        """Tokens that are learnt."""
         return sum(self.supervised)
 
 

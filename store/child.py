@@ -1,7 +1,6 @@
 """The border of a child process: whatever happens becomes `exit.json` and an exit status of the protocol."""
 
 import contextlib
-import errno
 import faulthandler
 import logging
 import os
@@ -17,6 +16,7 @@ from core.errors import ChildError, LoradError
 from core.exits import ChildExit
 from core.tasks import ExitNote
 from store.codec import write
+from store.durable import FULL
 from store.runs import EXIT
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def note_of(error: BaseException, unfit: ChildExit) -> ExitNote:
         case LoradError():
             code = error.exit_code if isinstance(error, ChildError) else ChildExit.STOPPED if error.code == DISK_FULL else unfit
             return ExitNote(code=code, ended_at=clock(), reason=error.what, hint=error.hint, error=error.code)
-        case OSError() if error.errno == errno.ENOSPC:
+        case OSError() if error.errno in FULL:
             hint = "free some space: lorad goes on by itself"
             return ExitNote(code=ChildExit.STOPPED, ended_at=clock(), reason=f"no space left for {error.filename or 'a file'}", hint=hint, error=DISK_FULL)
         case _ if is_out_of_memory(error):

@@ -18,15 +18,19 @@ def put_command(home: Home, command: Command) -> Path:
 
 
 def read_commands(home: Home) -> Iterator[Command]:
-    """The waiting wishes in the order of their ids. A file that is not a command is moved aside as `.bad`."""
+    """The waiting wishes in the order of their ids. What is no command, or may not be read, is moved aside as `.bad`."""
     for path in sorted(home.commands.glob("*.json")):
         if path.name.endswith(ANSWER) or path.name.startswith("."):
             continue
-        command = read_if_whole(Command, path)
-        if command is None:
-            path.rename(path.with_suffix(".bad"))
-        else:
+        try:
+            command = read_if_whole(Command, path)
+        except OSError:  # of somebody whose files the daemon may not read; a folder
+            command = None
+        if command is not None:
             yield command
+            continue
+        with suppress(OSError):  # fetched in between, or not ours to move: the next look tries again
+            path.rename(path.with_suffix(".bad"))
 
 
 def put_answer(home: Home, answer: Answer) -> None:

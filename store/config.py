@@ -25,6 +25,11 @@ class ConfigLoader:
     """Loads a config file and resolves paths against its folder.
 
     >>> resolved = ConfigLoader("config.json").load({"learning_rate": 1e-4})
+
+    Args: path: the file; without one that of LORAD_CONFIG, else `./config.json`.
+    Returns: of `load`, the config with absolute paths, where each value comes from, and warnings.
+    Raises: ConfigError: the file is missing or no JSON, a key is unknown (with the nearest one), a value is of another type or out of range.
+    Side effects: reads the environment and the file, once; `reread` reads it again. Writes nothing.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:

@@ -9,11 +9,14 @@ A rename alone is not durable: the directory must be synced too (1 of 50 acknowl
 ext4 and XFS in a simulated power cut, 0 of 50 with it).
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # what a full disk, or a full quota, says
 
 
 def sync_dir(folder: Path) -> None:
@@ -48,11 +51,11 @@ def create_file(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
     """Make `path` with `content` unless it exists. False, and nothing changed, where another was first."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(temporary, path)
     except FileExistsError:
         return False
@@ -110,6 +113,21 @@ def made_aside(destination: Path, tmp: Path) -> Iterator[Path]:
         move(aside, destination)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def last_lines(path: Path, most_bytes: int, *, torn: bool = False) -> list[bytes]:
+    """The newest whole lines of a file, in order, without their ends; at most so many bytes are read. No file: no lines.
+
+    With `torn`, what stands behind the last line end is one more: a log's last words.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - most_bytes)
+            file.seek(start)
+            *lines, rest = file.read(most_bytes).split(b"\n")
+    except OSError:
+        return []
+    return lines[1 if start else 0 :] + ([rest] if torn and rest else [])
 
 
 def lines_of(path: Path) -> Iterator[str]:

@@ -4,6 +4,7 @@ A transition writes `<state>.json` into the folder, then renames the folder: the
 belongs to another state than the folder's is ignored.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CARD = "job.json"
 CONFIG = "config.json"
+OLD_PART_S = 3600.0  # no write takes that long
 
 
 def job_folder(home: Home, job: Job) -> Path:
@@ -148,3 +150,15 @@ def sweep_tmp(home: Home) -> None:
         if entry == home.trash:
             continue  # a chore empties it: it may hold a great deal
         shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def sweep_parts(home: Home, now_s: float) -> None:
+    """Remove the temporary names that kills in the middle of a write have left beside what was to be written.
+
+    Only where files are replaced again and again, and only old ones: a command may be on its way into its folder just now.
+    """
+    for folder in (home.root, home.commands, home.root / "caches", home.root / "series"):
+        for part in folder.glob(".*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if now_s - part.stat().st_mtime > OLD_PART_S:
+                    part.unlink()

@@ -21,12 +21,19 @@ def take_lock(path: Path, holder: str, what: str, *, hint: str) -> int:
             text = os.pread(fd, 4096, 0).decode(errors="replace").strip()
             os.close(fd)
             raise LockHeldError(f"{what} is locked by {text or 'another process'}", hint=hint, code="LOCK_HELD") from None
+        except OSError:
+            os.close(fd)
+            raise
         # Somebody may have deleted the file between open and flock: then two processes could each hold "the" lock.
         if owns(fd, path):
             break
         os.close(fd)
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, holder.encode(), 0)
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, holder.encode(), 0)
+    except OSError:
+        os.close(fd)  # on a full disk nobody holds it: a descriptor that is forgotten would hold it for the life of this process
+        raise
     return fd
 
 

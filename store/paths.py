@@ -22,26 +22,32 @@ class Home:
 
     @property
     def inbox(self) -> Path:
+        """Where people drop files."""
         return self.root / "inbox"
 
     @property
     def rejected(self) -> Path:
+        """Refused drops with their reports, a folder each."""
         return self.root / "inbox" / "rejected"
 
     @property
     def commands(self) -> Path:
+        """Wishes of people and the daemon's answers."""
         return self.root / "commands"
 
     @property
     def keys(self) -> Path:
+        """The key pair that signs releases and wishes."""
         return self.root / "keys"
 
     @property
     def tmp(self) -> Path:
+        """Half-made things; all but the trash is emptied when a daemon starts."""
         return self.root / "tmp"
 
     @property
     def format_mark(self) -> Path:
+        """Which format this home has."""
         return self.root / "format.json"
 
     @property
@@ -51,6 +57,7 @@ class Home:
 
     @property
     def snapshots(self) -> Path:
+        """Snapshots, scheduled backups, and the backup before a change of format."""
         return self.root / "snapshots"
 
     @property
@@ -70,10 +77,12 @@ class Home:
 
     @property
     def status(self) -> Path:
+        """How things stand, replaced about once a second."""
         return self.root / "status.json"
 
     @property
     def status_log(self) -> Path:
+        """Transitions and progress for `tail -F`."""
         return self.root / "status.jsonl"
 
     @property
@@ -93,10 +102,12 @@ class Home:
 
     @property
     def journal(self) -> Path:
+        """Every transition, append-only, for audit."""
         return self.root / "journal.jsonl"
 
     @property
     def live(self) -> Path:
+        """What was live when, merged from the boxes' ledgers."""
         return self.root / "live.jsonl"
 
     @property
@@ -111,6 +122,7 @@ class Home:
 
     @property
     def lock(self) -> Path:
+        """The lock of the one daemon of this home."""
         return self.root / "lorad.lock"
 
     @property
@@ -134,6 +146,7 @@ class Home:
         return self.root / "caches" / "known"
 
     def slot_lock(self, slot: int) -> Path:
+        """Locked exactly while a child lives in this slot."""
         return self.root / "slots" / f"{slot}.lock"
 
     def slot_hold(self, slot: int) -> Path:
@@ -141,9 +154,11 @@ class Home:
         return self.root / "slots" / f"{slot}.hold"
 
     def drop(self, state: DropState, drop: str) -> Path:
+        """Where a drop lies in this state."""
         return self.rejected / drop if state is DropState.REJECTED else self.root / "drops" / state / drop
 
     def job(self, state: JobState, job: str, ended_at: datetime | None = None) -> Path:
+        """Where a job lies in this state; an ended one in the month of `ended_at`, which it must have."""
         folder = self.root / "jobs" / state
         if state in ENDED:
             assert ended_at is not None, "an ended job lies in the month of its end"
@@ -151,12 +166,15 @@ class Home:
         return folder / job
 
     def runs(self, job: str) -> Path:
+        """The run folders of a job."""
         return self.root / "runs" / job
 
     def release(self, adapter: str, version: int) -> Path:
+        """A release: `adapters/<persona>/<domain>/v<N>/`."""
         return self.root / "adapters" / adapter / f"v{version}"
 
     def target(self, name: str) -> Path:
+        """What is wished of a target, and what its link saw."""
         return self.root / "targets" / name
 
     def prepare(self) -> None:
@@ -195,38 +213,47 @@ class Box:
 
     @property
     def incoming(self) -> Path:
+        """Releases on their way in; the link writes here."""
         return self.root / "in" / "incoming"
 
     @property
     def desired(self) -> Path:
+        """The whole wish, as the link brought it."""
         return self.root / "in" / "desired.json"
 
     @property
     def releases(self) -> Path:
+        """Verified releases, never changed."""
         return self.root / "releases"
 
     @property
     def checking(self) -> Path:
+        """Arrivals that are being verified; on the same file system as `incoming`."""
         return self.root / "releases" / ".checking"
 
     @property
     def out(self) -> Path:
+        """What the box says of itself; the link reads it back."""
         return self.root / "out"
 
     @property
     def active(self) -> Path:
+        """What the box serves, computed from its ledger."""
         return self.root / "out" / "active.json"
 
     @property
     def activations(self) -> Path:
+        """The box's own ledger, append-only."""
         return self.root / "out" / "activations.jsonl"
 
     @property
     def capacity(self) -> Path:
+        """The box's sign of life."""
         return self.root / "out" / "capacity.json"
 
     @property
     def lock(self) -> Path:
+        """The lock of the one server of this box."""
         return self.root / "serving.lock"
 
     def prepare(self) -> None:

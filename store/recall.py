@@ -39,10 +39,12 @@ class _JobRow:
 
 
 def jobs_file(home: Home) -> Path:
+    """Where jobs are remembered."""
     return home.root / "caches" / "recall-jobs.json"
 
 
 def drops_file(home: Home) -> Path:
+    """Where accepted drops are remembered."""
     return home.root / "caches" / "recall-drops.json"
 
 

@@ -4,7 +4,6 @@ The newest lines are in the file without a number. A part is compressed by a cho
 and counted instead of failing what they tell about; the count is written as a line of its own once there is room.
 """
 
-import errno
 import io
 import json
 import os
@@ -13,11 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from store.durable import append_line, lines_of, sync_dir
+from store.durable import FULL, append_line, lines_of, sync_dir
 from store.paths import Home
 
 PART_BYTES = 16 << 20
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 PACKED = ".zst"
 
 

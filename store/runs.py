@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from core.records import Candidate, Kind
 from core.tasks import ExitNote, Task
 from store.codec import read_if_whole, write
-from store.durable import lines_of, sync_dir
+from store.durable import last_lines, lines_of, sync_dir
 from store.paths import Home
 from store.seals import seal_hash
 from store.wholeness import is_whole
@@ -21,6 +22,7 @@ HEARTBEAT = "heartbeat"  # its time is that of the child's last sign of life
 STACK = "stack.txt"  # where a child stood that gave none: written once, as it is ended
 
 TAIL_BYTES = 8192
+LINE_BYTES = 1024  # of a log
 
 
 def new_run(home: Home, job: str, kind: Kind) -> Path:
@@ -51,15 +53,8 @@ def write_exit(run: Path, note: ExitNote) -> None:
 
 def recent_progress(run: Path) -> list[dict[str, Any]]:
     """The newest whole lines of progress.jsonl, in order. Reads at most the last 8 KiB; a line that a crash tore is left out."""
-    try:
-        with open(run / PROGRESS, "rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL_BYTES))
-            lines = file.read().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
     found = []
-    for line in lines:
+    for line in last_lines(run / PROGRESS, TAIL_BYTES):
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
     return [line for line in found if isinstance(line, dict)]
@@ -72,21 +67,25 @@ def last_progress(run: Path) -> dict[str, Any] | None:
 
 
 def log_tail(run: Path, num_lines: int = 20) -> list[str]:
-    """The last lines of a child's log."""
-    try:
-        return (run / LOG).read_text(errors="replace").splitlines()[-num_lines:]
-    except FileNotFoundError:
-        return []
+    """The last lines of a child's log. Reads at most 1 KiB for each line: a child may have said gigabytes."""
+    found = last_lines(run / LOG, num_lines * LINE_BYTES, torn=True)
+    return [line.decode(errors="replace") for line in found[-num_lines:]]
 
 
 def candidates_of(home: Home, job: str) -> tuple[Candidate, ...]:
     """The whole checkpoints of all training runs of a job, one a step (the newest run's), by step. A torn one does not exist."""
     found: dict[int, Candidate] = {}
-    for folder in sorted(home.runs(job).glob("*-train/checkpoints/step_*")):
+    for step, folder in _steps(home, job, "checkpoints"):
         if is_whole(folder):
-            step = int(folder.name.removeprefix("step_"))
             found[step] = Candidate(step=step, path=str(folder.relative_to(home.runs(job))), sha256=seal_hash(folder), dev_loss=_dev_loss(folder))
     return tuple(found[step] for step in sorted(found))
+
+
+def _steps(home: Home, job: str, kind: str) -> Iterator[tuple[int, Path]]:
+    """(step, folder) in a job's training runs, in the order of the folders. What a person has copied beside them is none."""
+    for folder in sorted(home.runs(job).glob(f"*-train/{kind}/step_*")):
+        if (number := folder.name.removeprefix("step_")).isdigit():
+            yield int(number), folder
 
 
 def _dev_loss(folder: Path) -> float | None:
@@ -99,9 +98,8 @@ def _dev_loss(folder: Path) -> float | None:
 
 def resume_point(home: Home, job: str) -> str | None:
     """The newest whole resume point of a job, relative to runs/<job>/. A torn one does not exist: then it is the one before."""
-    points = [folder for folder in home.runs(job).glob("*-train/resume/step_*") if is_whole(folder)]
-    newest = max(points, key=lambda folder: (folder.name, folder.parent.parent.name), default=None)
-    return str(newest.relative_to(home.runs(job))) if newest else None
+    points = [(step, folder.parent.parent.name, folder) for step, folder in _steps(home, job, "resume") if is_whole(folder)]
+    return str(max(points)[2].relative_to(home.runs(job))) if points else None
 
 
 def progress_lines(run: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.estimate import Ran
 from store.codec import dump, parse
+from store.durable import last_lines
 from store.paths import Home
 from store.rotation import line_log, parts_of
 
@@ -32,21 +33,9 @@ def remembered(home: Home) -> list[Ran]:
     path = runs_file(home)
     earlier = [part for _, part in parts_of(path)][-1:]  # where a new part has just begun, the one before holds the newest
     found = []
-    for line in (line for file in (*earlier, path) for line in _tail(file)):
+    for line in (line for file in (*earlier, path) for line in last_lines(file, NEWEST_BYTES)):
         try:
             found.append(parse(Ran, line))
         except ValueError:
             continue
     return found
-
-
-def _tail(path: Path) -> list[bytes]:
-    """The last whole lines of a file, in order."""
-    try:
-        with open(path, "rb") as file:
-            start = max(0, file.seek(0, 2) - NEWEST_BYTES)
-            file.seek(start)
-            lines = file.read().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []
-    return lines[1:] if start else lines

@@ -80,11 +80,10 @@ def live_by_ledger(ledger: Iterable[Activation]) -> dict[str, str | None]:
 
 def merge_live(home: Home, target: str, ledger: list[Activation], seen: int) -> int:
     """Append the ledger lines above sequence `seen` to live.jsonl. Returns the new highest sequence."""
-    for line in ledger:
-        if line.sequence > seen:
-            append_line(home.live, json.dumps({"target": target, **to_plain(line)}), durable=True)
-            seen = line.sequence
-    return seen
+    new = [line for line in ledger if line.sequence > seen]
+    if new:  # together: a box with a long ledger must not cost a sync a line
+        append_line(home.live, "\n".join(json.dumps({"target": target, **to_plain(line)}) for line in new), durable=True)
+    return max([seen, *(line.sequence for line in new)])
 
 
 def merged_up_to(home: Home) -> dict[str, int]:

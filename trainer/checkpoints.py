@@ -8,14 +8,18 @@ run's earlier checkpoints into its own folder, so that its result is whole by it
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from core.errors import IntegrityError
 from core.records import Candidate
 from store.durable import made_aside
-from store.seals import SEAL, is_sealed, seal, seal_hash
+from store.seals import SEAL, check_seal, is_sealed, seal, seal_hash
+
+log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 RESUME = "resume"
@@ -76,6 +80,26 @@ def newest_resume(root: Path) -> str | None:
     """The newest sealed resume point, relative to `root`."""
     found = list(_sealed(root / RESUME))
     return f"{RESUME}/{found[-1][1].name}" if found else None
+
+
+def usable_resumes(newest: Path) -> Iterator[Path]:
+    """`newest` and the job's resume points before it, newest first, as far as they have the bytes that were sealed; what has others is told.
+
+    Whoever lists resume points reads no large file to its end: damage of equal length is first seen here.
+    """
+    earlier = (folder for folder in newest.parents[2].glob(f"*/{RESUME}/{PREFIX}*") if is_sealed(folder) and _age(folder) < _age(newest))
+    for folder in (newest, *sorted(earlier, key=_age, reverse=True)):
+        try:
+            check_seal(folder)
+        except (IntegrityError, OSError) as error:
+            log.warning("no resume point: %s", error)
+        else:
+            yield folder
+
+
+def _age(resume: Path) -> tuple[str, str]:
+    """Its step, then its run: the same order in which the daemon lists them."""
+    return resume.name, resume.parents[1].name
 
 
 def adopt(resume: Path, root: Path) -> None:

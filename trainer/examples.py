@@ -21,6 +21,7 @@ class Example:
 
     @property
     def weight(self) -> float:
+        """The weight of the row in the loss."""
         return self.row.weight
 
 
@@ -36,6 +37,7 @@ class Examples:
 
     @property
     def num_rows(self) -> int:
+        """All rows that were read, also those left out."""
         return len(self.kept) + self.overlong + self.silent
 
     @property

@@ -49,6 +49,7 @@ class Plan:
 
     @property
     def total_steps(self) -> int:
+        """Optimizer steps of the whole training; the last one may have fewer rows."""
         steps = math.ceil(self.total_rows / self.batch_size)
         return min(steps, self.max_steps) if self.max_steps else steps
 

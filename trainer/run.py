@@ -58,10 +58,12 @@ class RunFolder:
 
     @property
     def spec(self) -> Path:
+        """What this child is to do."""
         return self.root / SPEC
 
     @property
     def exit(self) -> Path:
+        """This child's last word."""
         return self.root / EXIT
 
     def on_term(self, signum: int, frame: FrameType | None) -> None:

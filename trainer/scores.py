@@ -25,6 +25,7 @@ class Header:
     made_up: bool = False
 
     def line(self) -> str:
+        """The header as the first line of the file, without its end."""
         return json.dumps(
             {
                 "header": True,

@@ -54,6 +54,7 @@ class Case:
 
     @property
     def tools(self) -> Tools:
+        """The tools that the row declares."""
         return self.spec.tools(self.row)
 
     @property

@@ -283,4 +283,5 @@ _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|#"})
 
 
 def plain(text: str) -> str:
+    """Text in which nothing is Markdown."""
     return text.translate(_MARKDOWN)

@@ -34,24 +34,31 @@ class Late:
 
     @cached_property
     def compiled(self) -> "re.Pattern[str]":
+        """The pattern, compiled when it is first needed."""
         return re.compile(self._expression, self._flags)
 
     def search(self, text: str) -> "re.Match[str] | None":
+        """As `re.Pattern.search`."""
         return self.compiled.search(text)
 
     def match(self, text: str) -> "re.Match[str] | None":
+        """As `re.Pattern.match`."""
         return self.compiled.match(text)
 
     def fullmatch(self, text: str) -> "re.Match[str] | None":
+        """As `re.Pattern.fullmatch`."""
         return self.compiled.fullmatch(text)
 
     def findall(self, text: str) -> list[str]:
+        """As `re.Pattern.findall`."""
         return self.compiled.findall(text)
 
     def finditer(self, text: str) -> "Iterator[re.Match[str]]":
+        """As `re.Pattern.finditer`."""
         return self.compiled.finditer(text)
 
     def sub(self, by: str, text: str) -> str:
+        """As `re.Pattern.sub`."""
         return self.compiled.sub(by, text)
 
 

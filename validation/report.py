@@ -59,6 +59,7 @@ class Report:
 
     @property
     def verdict(self) -> Literal["accepted", "refused"]:
+        """Refused where there is an error."""
         return "refused" if self.errors else "accepted"
 
     def headline(self) -> str:
@@ -130,6 +131,7 @@ class Sampled:
         return cls(rows=rows, of=of, margin=round(0.98 / rows**0.5 * left, 6), missed_share=round(3 / rows, 6))
 
     def to_plain(self) -> dict[str, Any]:
+        """The numbers as JSON values."""
         return asdict(self)
 
 

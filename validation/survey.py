@@ -50,6 +50,7 @@ class SurveyPlan:
 
     @property
     def num_lines(self) -> int:
+        """Physical lines of all segments."""
         return sum(segment.num_lines for segment in self.segments)
 
 

@@ -43,6 +43,7 @@ class Talk:
         return self.places[index] if self.is_text(index) else f"{self.places[index]}.role"
 
     def is_text(self, index: int) -> bool:
+        """Whether this turn is itself a text, and not an object with role and content."""
         return self.places[index] in self.texts
 
     def shows_picture(self, index: int) -> bool:

@@ -33,7 +33,8 @@ class _Token(Protocol):
 class AddedTokens(Protocol):
     """The part of a `tokenizers.Tokenizer` that the gate needs."""
 
-    def get_added_tokens_decoder(self) -> Mapping[int, _Token]: ...
+    def get_added_tokens_decoder(self) -> Mapping[int, _Token]:
+        """Token id -> token, of the tokens that were added to the vocabulary."""
 
 
 class DataRefusedError(RefusedError):
@@ -53,6 +54,11 @@ class SpecValidator:
 
     >>> SpecValidator(DATASET_SPECS).validate_job({"schema_id": "completion_v1"}, {}).id
     'completion_v1'
+
+    Args: specs: schema id -> spec; without them those that lorad knows.
+    Returns: of `validate_job`, the declared spec.
+    Raises: ConfigError SPEC_MISSING, SPEC_UNKNOWN (with the nearest known id).
+    Side effects: none.
     """
 
     def __init__(self, specs: Mapping[str, Spec] = DATASET_SPECS) -> None:
@@ -106,7 +112,12 @@ _CRASH_WHY = "a file that kills its reader was not read to the end, so nobody kn
 class DataValidator:
     """The second gate: the rows of one file.
 
-    Args: tokenizer: a `tokenizers.Tokenizer` (for the job's own control tokens) or None.
+    Args: tokenizer: a `tokenizers.Tokenizer` (for the job's own control tokens) or None. specs: schema id -> spec. limits: bounds of
+    size. setting: all else that a check may need.
+    Returns: of `validate_file`, warnings and notes on an accepted file; of `check_file`, the report, whatever the verdict.
+    Raises: DataRefusedError, from `validate_file` alone, with the report; UsageError for an unknown level; LoradError where the base or
+    the machine is at fault. Never for what the bytes are.
+    Side effects: reads the file, the pictures beside it and what the setting names; may start processes that read parts of it. Writes nothing.
     """
 
     def __init__(

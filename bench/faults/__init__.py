@@ -16,6 +16,7 @@ Exit status: 0 where every fault held, else 1.
 
 import importlib
 import json
+import logging
 import pkgutil
 import sys
 import tempfile
@@ -26,12 +27,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-UNGUARDED = Path(__file__).with_name("unguarded")
-sys.path[:0] = [str(ROOT / "tests" / part) for part in ("crash", "system")]  # their homes, processes and crash points
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "system"))  # its homes and processes
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "crash"))  # its crash points and power cuts
 
 from circle import Circle
 from loopdisk import CannotRun
+from processes import lives
+
+UNGUARDED = Path(__file__).with_name("unguarded")
 
 __all__ = ["CannotRun", "Outcome", "Trial", "fault", "main", "run"]
 
@@ -64,8 +67,13 @@ class Trial:
         return made
 
     def end(self) -> None:
-        """End every process that the recipe has started."""
+        """End every process that the recipe has started, and what outlived it because a guard was gone."""
         for circle in self._circles:
+            for process in circle._started:
+                process.kill()
+                for child in process.children:
+                    if "tether" in circle.env["LORAD_BENCH_WITHOUT"] and lives(child):
+                        child.kill()
             circle.end()
 
 
@@ -92,7 +100,14 @@ class Result:
     seconds: float
 
     def plain(self) -> dict[str, Any]:
-        return {"held": self.state == "held", "state": self.state, "figure": self.figure, "note": self.note, "what": self.what, "seconds": round(self.seconds, 1)}
+        return {
+            "held": self.state == "held",
+            "state": self.state,
+            "figure": self.figure,
+            "note": self.note,
+            "what": self.what,
+            "seconds": round(self.seconds, 1),
+        }
 
 
 FAULTS: dict[str, Fault] = {}
@@ -137,10 +152,7 @@ def run(one: Fault) -> Result:
 
 def _bites(one: Fault) -> str:
     """Empty where the recipe fails without the guard, as it must; else why it proves nothing."""
-    try:
-        unguarded = _try(one, guarded=False)
-    except AssertionError:
-        return ""
+    unguarded = _try(one, guarded=False)
     return f"holds without its guard too ({one.guard}): the recipe proves nothing; figure {unguarded.figure}" if unguarded.held else ""
 
 
@@ -149,6 +161,10 @@ def _try(one: Fault, *, guarded: bool) -> Outcome:
         trial = Trial(folder=Path(name), guarded=guarded, without=one.without)
         try:
             return one.recipe(trial)
+        except AssertionError as error:
+            if guarded:
+                raise
+            return Outcome(held=False, figure=None, note=str(error))
         finally:
             trial.end()
 
@@ -161,9 +177,13 @@ def main(only: str, form: str, faults: dict[str, Fault] | None = None) -> int:
         print(f"no recipe for {', '.join(unknown)}; there is one for {', '.join(faults)}", file=sys.stderr)
         return 2
     results = []
-    for name in names:
-        results.append(run(faults[name]))
-        print(f"{name} {results[-1].state} after {results[-1].seconds:.0f} s", file=sys.stderr, flush=True)
+    logging.disable(logging.CRITICAL)  # of recipes in this process
+    try:
+        for name in names:
+            results.append(run(faults[name]))
+            print(f"{name} {results[-1].state} after {results[-1].seconds:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        logging.disable(logging.NOTSET)
     print(json.dumps({result.id: result.plain() for result in results}, indent=1) if form == "json" else "\n".join(_lines(results)))
     return 0 if all(result.state == "held" for result in results) else 1
 

@@ -13,11 +13,10 @@ import psutil
 from circle import chat_rows, read_json
 from crashpoints import SYNCS, CrashPoints, Syncs
 from loopdisk import KINDS, made
-from operations import OPERATIONS
+from operations import OPERATIONS, walk_to
 from powercut import cut_once
 from processes import lives, wait_until
 from randomkills import kill_at_random
-from test_crash_walk import walk_to
 
 from bench.faults import CannotRun, Outcome, Trial, fault
 

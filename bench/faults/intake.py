@@ -167,5 +167,3 @@ def dropped_twice(trial: Trial) -> Outcome:
         named = sum(report["findings"][0]["id"] == "DUPLICATE" and first in report["findings"][0]["message"] for report in reports)
         extra = len(circle.jobs()) - 1
     return Outcome(held=extra == 0 and named == 3, figure={"extra_trainings": extra, "name_the_first_job": named}, note="copied, renamed, touched")
-
-

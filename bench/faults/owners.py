@@ -35,7 +35,7 @@ def many_daemons(trial: Trial) -> Outcome:
     circle = trial.circle()
     many = _start_many(circle, count)
     try:
-        wait_until(lambda: sum(one.poll() is None for one in many) <= 1 or not trial.guarded and _ready(circle, count) > 1, "all but one have ended", 120)
+        wait_until(lambda: sum(one.poll() is None for one in many) <= 1 or (not trial.guarded and _ready(circle, count) > 1), "all but one have ended", 120)
         winners = [one for one in many if one.poll() is None]
         if len(winners) != 1:
             return Outcome(held=False, figure={"winners": len(winners)})

@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cli.checkups.registry import Finding, Findings, Level, Visit, check, note, ok, problem
+from store.paths import Home
 
 OLD = timedelta(days=1)  # a .part file of that age has no writer any more
+MOST_JOBS = 2_000  # records that are read
 MOST_LOOKED_AT = 50_000  # entries of home: a look stays short
 
 
@@ -18,6 +20,9 @@ def home(visit: Visit) -> Findings:
     """Whether the home is there, whole, and of a format that this lorad knows."""
     place = visit.home
     assert place is not None
+    if place.root.exists() and not place.root.is_dir():
+        yield problem("HOME_NO_FOLDER", f"home {str(place.root)!r} is a file", "name a folder with the key home, or move the file away")
+        return
     if not place.root.is_dir():
         yield problem("HOME_MISSING", f"there is no home {str(place.root)!r} yet", "`lorad init` makes it", _making(place.prepare, f"made {place.root}"))
         return
@@ -86,16 +91,34 @@ def permissions(visit: Visit) -> Findings:
     assert visit.home is not None
     if not visit.home.root.is_dir():
         return
+    if os.statvfs(visit.home.root).f_flag & os.ST_RDONLY:
+        yield problem("READ_ONLY", f"the file system of {visit.home.root} is mounted read-only", "see dmesg for errors of the disk; mount it read-write again")
+        return
     shut = [str(place) for place in (visit.home.root, visit.home.inbox, visit.home.tmp) if place.is_dir() and not os.access(place, os.W_OK | os.X_OK)]
     if shut:
         who = f"owned by uid {visit.home.root.stat().st_uid}, this is uid {os.geteuid()}"
         yield problem("NOT_WRITABLE", f"not writable here: {', '.join(shut)} ({who})", "run lorad as the user who owns them, or give them to this one (chown)")
     else:
         yield ok("WRITABLE", "home, inbox and tmp are writable")
+    yield from _strange(visit.home)
     inbox = visit.home.inbox
     if inbox.is_dir() and inbox.stat().st_mode & stat.S_IWOTH and not inbox.stat().st_mode & stat.S_ISVTX:
         text = f"anybody on this machine may take files out of {inbox}"
         yield note("INBOX_OPEN", text, f"chmod +t {inbox}; inbox.users says whose files each persona takes")
+
+
+def _strange(home: Home) -> Findings:
+    """Folders that anybody may replace files in, and folders of another owner than home's."""
+    for place in (home.root, home.keys):
+        if place.is_dir() and place.stat().st_mode & stat.S_IWOTH:
+            mode = stat.S_IMODE(place.stat().st_mode) & ~stat.S_IWOTH
+            mend = _making(lambda place=place, mode=mode: place.chmod(mode), f"chmod o-w {place}")  # type: ignore[misc]
+            yield problem("FOLDER_OPEN", f"anybody on this machine may put files into {place}", f"chmod o-w {place}", mend)
+    owner, names = home.root.stat().st_uid, ("inbox", "drops", "jobs", "runs", "adapters", "keys", "commands", "tmp")
+    other = [name for name in names if (home.root / name).is_dir() and (home.root / name).stat().st_uid != owner]
+    if other:
+        text = f"{', '.join(other)} in {home.root} have another owner than home itself (uid {owner}): the daemon cannot write there"
+        yield problem("FOLDER_OWNER", text, f"chown -R --reference={home.root} " + " ".join(str(home.root / name) for name in other))
 
 
 @check("home")
@@ -128,6 +151,26 @@ def _secret_files(visit: Visit) -> Iterator[Path]:
     for name in (visit.config.serving.api_keys_file, visit.config.alerts.urls_file, visit.config.alerts.webhook_key_file):
         if name and not name.startswith("/run/credentials/"):  # systemd's own, which it keeps for the service
             yield (visit.config_path.parent / Path(name).expanduser()).resolve()
+
+
+@check("home")
+def records(visit: Visit) -> Findings:
+    """Whether the records of the jobs that have not ended can be read."""
+    from core.errors import LoradError
+    from core.records import ENDED, JobState
+    from store.jobs import read_job
+
+    assert visit.home is not None
+    looked = 0
+    for state in (state for state in JobState if state not in ENDED):
+        for folder in sorted(visit.home.root.glob(f"jobs/{state}/*"))[: max(0, MOST_JOBS - looked)]:
+            looked += 1
+            try:
+                read_job(folder, state)
+            except (LoradError, OSError) as error:
+                what = error.what if isinstance(error, LoradError) else str(error)
+                todo = "restore its folder from a backup, or move it out of home"
+                yield problem("RECORD_DAMAGED", f"job {folder.name} ({state}) is left alone: {what}", todo)
 
 
 @check("home")

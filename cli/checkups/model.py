@@ -23,7 +23,10 @@ def base(visit: Visit) -> Findings:
     if backend.name == "stub":
         yield note("BACKEND_STUB", f"the stub backend trains nothing: {backend.why}", "" if visit.config.backend == "stub" else "pip install 'lorad[cpu]'")
         return
-    folder = base_folder(visit.config)
+    folder, given = base_folder(visit.config), visit.config.model_path
+    if given and not Path(given).is_dir() and not is_sealed(folder):
+        yield problem("MODEL_PATH_MISSING", f"model_path names {given!r}, which is no folder here", "correct the path, then `lorad models pull`")
+        return
     if not folder.is_dir():
         yield problem("BASE_MISSING", f"the base model {folder.name!r} is not in {models_dir(visit.config)}", "`lorad models pull` (it needs the network once)")
         return

@@ -72,14 +72,17 @@ def check(*needs: str) -> Callable[[CheckFunction], CheckFunction]:
 
 
 def ok(code: str, text: str) -> Finding:
+    """A finding that all is well."""
     return Finding(code=code, level=Level.OK, text=text)
 
 
 def note(code: str, text: str, todo: str = "") -> Finding:
+    """A finding that is worth knowing and stands in nobody's way. `todo`: what a person may do about it."""
     return Finding(code=code, level=Level.NOTE, text=text, todo=todo)
 
 
 def problem(code: str, text: str, todo: str, mend: Callable[[], str] | None = None) -> Finding:
+    """A finding that needs somebody: `todo` says what to do; `mend`, where given, does it and says what it did."""
     return Finding(code=code, level=Level.PROBLEM, text=text, todo=todo, mend=mend)
 
 

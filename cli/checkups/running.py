@@ -56,7 +56,7 @@ def queue(visit: Visit) -> Findings:
     from store.pauses import read_pause
 
     assert visit.home is not None
-    pause = read_pause(visit.home)
+    pause = read_pause(visit.home) if visit.home.root.is_dir() else None
     if pause is not None:
         yield note("QUEUE_PAUSED", f"the queue is {pause.words}, since {pause.at:%Y-%m-%d %H:%M}Z", "`lorad jobs resume`")
 

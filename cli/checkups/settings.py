@@ -18,24 +18,23 @@ def config(visit: Visit) -> Findings:
 
 @check("config")
 def named(visit: Visit) -> Findings:
-    """Own schemas, profiles, evaluation sets and files of keys that the config names."""
+    """Own schemas, profiles, times, evaluation sets and files of keys that the config names."""
+    from cli.config import follow_names
     from core.errors import LoradError
-    from rendering.ownspecs import load_specs
-    from validation.profiles import resolve_profile
 
     made = visit.config
     assert made is not None
     try:
-        load_specs(made.specs, Path())
-        for name in (made.validation.profile, *made.validation.profiles):
-            resolve_profile(name, made.validation.profiles)
+        follow_names(made)
     except LoradError as error:
         yield problem(error.code, error.what, error.hint)
     for path in made.validation.references:
         if not Path(path).is_file():
             todo = "correct the path: no drop passes the gate without it"
             yield problem("REFERENCE_MISSING", f"validation.references names {path!r}, which is not there", todo)
-    for key, path in (("serving.api_keys_file", made.serving.api_keys_file), ("alerts.urls_file", _beside(visit, made.alerts.urls_file))):
+    secrets = {"serving.api_keys_file": made.serving.api_keys_file, "alerts.urls_file": _beside(visit, made.alerts.urls_file)}
+    secrets["alerts.webhook_key_file"] = _beside(visit, made.alerts.webhook_key_file)
+    for key, path in secrets.items():
         if path and not Path(path).is_file():
             yield problem("SECRET_MISSING", f"{key} names {path!r}, which is not there", "write the file, mode 0600, or take the key out")
 

@@ -1,6 +1,7 @@
 """The command line as a person and a script meet it: words, exit codes, exact JSON."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,6 @@ GOOD = '{"messages": [{"role": "user", "content": "What is %d?"}, {"role": "assi
 
 
 def lorad(folder: Path, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    import os
-
     return subprocess.run([LORAD, *words], capture_output=True, text=True, cwd=folder, env=os.environ | (env or {}), check=False)
 
 
@@ -57,6 +56,10 @@ def test_every_commented_key_of_the_written_config_can_be_uncommented(tmp_path: 
         (["drop", "--set", "model_path=/x", "x.jsonl"], 3, "SIDECAR_FORBIDDEN_KEY"),
         (["drop", "--set", "nokey", "x.jsonl"], 3, "KEY=VALUE"),
         (["drop", "--adapter", "../x", "x.jsonl"], 3, "ADAPTER_NAME"),
+        (["drop", "--not-before", "0001-01-01T00:00", "x.jsonl"], 3, "not_before"),
+        (["drop", "--source", "\udcff", "x.jsonl"], 3, "NOT_UTF8"),
+        (["jobs", "list", "--state", "waiting"], 3, "queued"),
+        (["jobs", "logs", "job-1", "--lines", "-1"], 3, "--lines"),
         (["status", "--config", "none.json"], 3, "CONFIG_MISSING"),
         (["adapters", "rollback", "a/main", "--to", "v9"], 3, "RELEASE_UNKNOWN"),
     ],
@@ -66,6 +69,29 @@ def test_a_wrong_word_is_named_with_what_to_do(folder: Path, words: list[str], s
     done = lorad(folder, *words)
     assert done.returncode == status, done.stderr
     assert said in done.stderr
+
+
+def test_an_empty_state_is_no_empty_queue(folder: Path) -> None:
+    assert lorad(folder, "jobs", "list", "--state", "held").stdout == "no job is held\n"
+
+
+def test_config_check_tells_what_a_reload_changes_from_what_waits_for_a_restart(folder: Path) -> None:
+    from core.config import resolve
+    from daemon.reload import write_in_force
+    from store.locks import take_lock
+    from store.paths import Home
+
+    home = Home(folder / "var")
+    home.prepare()
+    write_in_force(home, resolve({"config.json": {"home": str(home.root), "backend": "stub"}}).config)
+    (folder / "config.json").write_text('{"home": "var", "backend": "stub", "slots": 2, "batch_size": 8}')
+    held = take_lock(home.lock, "{}", "a daemon", hint="")
+    said = lorad(folder, "config", "check").stdout
+    os.close(held)
+    assert "`lorad reload` would change" in said.split("; ")[1]
+    assert "batch_size" in said.split("; ")[1]
+    assert "slots waits for a restart of lorad" in said
+    assert "slots" not in said.split("; ")[1]
 
 
 def test_a_typo_in_the_config_names_the_nearest_key(folder: Path) -> None:

@@ -284,3 +284,47 @@ def test_a_target_without_a_folder_is_made_by_fix(folder: Path) -> None:
 def test_a_program_that_lorad_starts_is_missed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder))
     assert "RSYNC_MISSING" in codes(doctor(folder), Level.PROBLEM)
+
+
+def test_a_home_that_is_a_file_is_said_and_no_check_falls_ill(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("")
+    found = codes(look(str(configure(tmp_path)), fix=True), Level.PROBLEM)
+    assert "HOME_NO_FOLDER" in found
+    assert not {"CHECK_FAILED", "HOME_MISSING"} & set(found)
+
+
+def test_folders_that_anybody_may_write_to_are_closed_by_fix(folder: Path) -> None:
+    for place in (folder / "var", folder / "var" / "keys"):
+        place.chmod(0o777)
+    assert codes(look(str(folder / "config.json")), Level.PROBLEM).count("FOLDER_OPEN") == 2
+    assert look(str(folder / "config.json"), fix=True).problems == 0
+    assert [(folder / name).stat().st_mode & 0o777 for name in ("var", "var/keys")] == [0o775, 0o775]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_a_folder_of_another_owner_is_a_problem_also_for_root(folder: Path) -> None:
+    os.chown(folder / "var" / "jobs", 65534, -1)
+    answer = look(str(folder / "config.json"))
+    (found,) = (one for one in answer.findings if one.code == "FOLDER_OWNER")
+    assert "jobs" in found.text
+    assert "chown" in found.todo
+
+
+def test_a_cron_text_at_which_the_daemon_would_not_start_is_a_problem(folder: Path) -> None:
+    configure(folder, schedule={"entries": {"x": {"does": "gc", "cron": "0 3 * * 9"}}})
+    assert "CONFIG_VALUE" in codes(look(str(folder / "config.json")), Level.PROBLEM)
+
+
+def test_a_missing_key_of_the_webhook_and_a_missing_model_path_are_named(folder: Path) -> None:
+    configure(folder, backend="peft", model_path="nowhere", alerts={"webhook": "https://example.org", "webhook_key_file": "none.key"})
+    found = look(str(folder / "config.json")).findings
+    assert any(one.code == "SECRET_MISSING" and "webhook_key_file" in one.text for one in found)
+    assert any(one.code == "MODEL_PATH_MISSING" and "nowhere" in one.text for one in found)
+
+
+def test_a_job_whose_record_cannot_be_read_is_named(folder: Path) -> None:
+    job = folder / "var" / "jobs" / "queued" / "job-torn"
+    job.mkdir(parents=True)
+    (job / "job.json").write_text("{")
+    (found,) = (one for one in look(str(folder / "config.json")).findings if one.code == "RECORD_DAMAGED")
+    assert "job-torn (queued)" in found.text

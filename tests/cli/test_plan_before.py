@@ -1,6 +1,7 @@
 """`lorad plan` and `lorad models recommend`: what a file would take and meet, before anything runs."""
 
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -99,6 +100,40 @@ def test_rows_that_no_backend_trains_and_an_empty_file_are_said(planned: Planned
     pairs = planned(0, "--set", "schema_id=preference_v1", content="".join(pair % n for n in range(9)))[1]
     assert any("no backend trains" in obstacle for obstacle in pairs["obstacles"])
     assert any("no row is left" in obstacle for obstacle in planned(0, content="\n")[1]["obstacles"])
+
+
+def test_without_a_base_it_would_wait_and_the_plan_says_so(folder: Path, planned: Planned) -> None:
+    configure(folder, backend="peft")
+    status, told = planned(200)
+    assert status == 2
+    assert any("lorad models pull" in obstacle for obstacle in told["obstacles"])
+
+
+def test_a_file_of_a_job_that_is_on_its_way_is_planned_as_the_duplicate_that_it_is(planned: Planned, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    from types import SimpleNamespace
+
+    from cli import prospect
+    from core.identity import drop_identity
+    from store.bases import STUB_BASE
+    from store.config import ConfigLoader
+    from store.seals import hash_file
+
+    planned(200)
+    identity = drop_identity(hash_file(folder / "rows.jsonl"), "default/main", ConfigLoader(None).load().config, STUB_BASE)
+    job = SimpleNamespace(id="job-1", card=SimpleNamespace(identity=identity), state="held")
+    monkeypatch.setattr(prospect, "earlier_of", lambda *_: prospect.Earlier(drops=1, same="drop-1"))
+    monkeypatch.setattr("store.jobs.read_all", lambda _home: ([job], []))
+    status, told = planned(200)
+    assert (status, len(told["obstacles"])) == (2, 1)
+    assert told["obstacles"][0].startswith("job-1 has the same rows")
+    job.state = "refused"
+    assert planned(200)[0] == 0
+
+
+def test_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jsonl")
+    with pytest.raises(LoradError, match="is a pipe"):
+        plan.main(["pipe.jsonl"], standalone_mode=False)
 
 
 def test_wrong_words_are_wrong_usage(planned: Planned) -> None:

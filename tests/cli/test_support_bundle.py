@@ -202,3 +202,15 @@ def test_the_parts_of_an_address_are_secrets_too_and_its_host_is_not(tmp_path: P
 def test_short_lines_of_key_files_are_not_taken_for_secrets(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("ab\n# a comment\nlong-enough-key\n")
     assert secrets_in([tmp_path / "keys", tmp_path / "none"]) == {"long-enough-key"}
+
+
+def test_a_wrong_value_of_a_config_that_the_daemon_refused_is_not_quoted(folder: Path) -> None:
+    what = f"alerts.webhook = ['https://hooks.example.org/{MARK}elder'] (config.json): Input should be a valid string"
+    home = Home(folder / "var")
+    with open(home.journal, "a") as file:
+        file.write("\n" + json.dumps({"at": NOW, "action": "config.refused", "code": "CONFIG_VALUE", "reason": what}) + "\n")
+    put(home.status, {"at": NOW, "error": {"at": NOW, "code": "CONFIG_VALUE", "what": what, "hint": "correct it"}})
+    found = make(folder)
+    assert "config.refused" in found["journal-tail.jsonl"]
+    assert "CONFIG_VALUE" in found["status.json"]
+    assert not [name for name, text in found.items() if MARK in text]

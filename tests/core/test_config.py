@@ -5,6 +5,7 @@ import pytest
 from core.config import Config, identity_of, leaves, resolve, sidecar_layer
 from core.errors import ConfigError
 from core.jsonc import loads
+from core.urgency import priority_of
 
 
 def test_a_typo_names_the_nearest_key() -> None:
@@ -29,7 +30,11 @@ def test_a_typo_in_a_section_names_the_nearest_key_there() -> None:
         {"lora": 16},
         {"backend": "cuda"},
         {"batch_size": True},
+        {"batch_size": 10**20},
+        {"training": {"epochs": float("inf")}},
+        {"training": {"epochs": 1e308}},
         {"deploy": {"targets": [{"name": "../x"}]}},
+        {"deploy": {"targets": [{"name": "cellar"}, {"name": "cellar"}]}},
         {"validation": {"levels": {"support/tone": "profound"}}},
         {"validation": {"levels": {"Not A Name": "deep"}}},
         {"validation": {"sources": {"scraped": True}}},
@@ -46,6 +51,26 @@ def test_a_wrong_value_names_key_and_value(bad: dict[str, object]) -> None:
         resolve({"config.json": bad})
     assert next(iter(bad)) in caught.value.what
     assert caught.value.hint
+
+
+def test_a_wrong_value_that_may_be_a_secret_is_not_quoted() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve({"config.json": {"alerts": {"webhook": ["https://hooks.example/T0/B0/token"]}}})
+    assert "alerts.webhook" in caught.value.what
+    assert "token" not in caught.value.what
+
+
+def test_half_a_surrogate_is_no_json_for_us() -> None:
+    """No file could hold it again: a sidecar with one would be read and never frozen."""
+    with pytest.raises(ValueError, match="surrogates"):
+        loads('{"notes": "\\ud800"}')
+    assert loads('{"notes": "\\ud83d\\ude00"}') == {"notes": "\U0001f600"}
+
+
+@pytest.mark.parametrize("value", [1001, -(10**26), "10000", True, 1.5])
+def test_a_priority_has_bounds(value: object) -> None:
+    with pytest.raises(ConfigError, match="priority"):
+        priority_of(value, "the sidecar")
 
 
 def test_later_layers_win_and_the_origin_of_each_value_is_known() -> None:

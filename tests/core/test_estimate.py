@@ -139,7 +139,7 @@ def test_a_held_out_row_that_no_model_can_read_proves_nothing() -> None:
 
 @given(st.integers(0, 150), st.integers(0, 29), st.integers(1, 40))
 def test_what_is_said_to_be_missing_is_enough_and_no_less_is(fresh: int, known_gate: int, needed: int) -> None:
-    known = dict.fromkeys(names(known_gate, start=10 ** 6), "gate")
+    known = dict.fromkeys(names(known_gate, start=10**6), "gate")
     groups = [*names(fresh), *known]
     missing = judge_size(groups, known, needed).missing
     assert missing is not None

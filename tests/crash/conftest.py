@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "system")]  # Circle and its processes
+sys.path.insert(0, str(Path(__file__).parents[1] / "system"))  # Circle and its processes
+sys.path.insert(0, str(Path(__file__).parent))
 
 from crashfigures import KEY, Figures
 from crashpoints import SYNCS

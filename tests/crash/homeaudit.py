@@ -6,35 +6,48 @@ from pathlib import Path
 
 import zstandard
 
-from core.records import Ended, JobState
+from core.errors import IntegrityError
+from core.records import Ended, Job, JobState
 from daemon.index import Index
 from store.config import ConfigLoader
 from store.drops import CLAIM, ORIGINAL, ROWS
-from store.jobs import folders, read_all
+from store.jobs import folders, read_job
 from store.paths import Home
 from store.seals import check_seal, is_sealed
 from store.targets import ledger_of
 
 
-def states(home: Home) -> dict[str, JobState]:
-    """Job id -> state. Fails where a job lies in two places or cannot be read."""
+def jobs_on_disk(home: Home) -> list[Job]:
+    """Every job as its own folder says it. Fails where one is torn or lies in two places."""
     found = [(folder.name, state) for state, folder in folders(home)]
     twice = [job for job, count in Counter(job for job, _ in found).items() if count > 1]
     assert not twice, f"in two states at once: {[(job, state.value) for job, state in found if job in twice]}"
-    jobs, damaged = read_all(home)
-    assert not damaged, f"torn: {damaged}"
-    assert {job.id for job in jobs} == dict(found).keys()
-    return dict(found)
+    jobs = []
+    for state, folder in folders(home):
+        try:
+            jobs.append(read_job(folder, state))
+        except IntegrityError as error:
+            raise AssertionError(f"torn: {error.what}") from None
+        assert jobs[-1].id == folder.name
+    return jobs
+
+
+def states(home: Home) -> dict[str, JobState]:
+    """Job id -> state."""
+    return {job.id: job.state for job in jobs_on_disk(home)}
 
 
 def lies_at(home: Home, content: bytes) -> list[str]:
     """Where a dropped file lies: `inbox`, or the ids of the drops that hold it."""
     waiting = (path for path in home.inbox.rglob("*.jsonl") if home.rejected not in path.parents)
     found = ["inbox" for path in waiting if path.read_bytes() == content]
-    for folder in [*home.root.glob("drops/*/*"), *home.rejected.iterdir()]:
-        if any(_holds(path, content) for path in (*folder.glob(f"{ORIGINAL}*"), *folder.glob("*.jsonl"), folder / ROWS / "rows.jsonl.zst")):
-            found.append(folder.name)
-    return found
+    folders_of_drops = (*home.root.glob("drops/*/*"), *home.rejected.iterdir())
+    return found + [folder.name for folder in folders_of_drops if any(_holds(path, content) for path in _copies(folder))]
+
+
+def _copies(folder: Path) -> tuple[Path, ...]:
+    """Where in a drop's folder the file may lie: as dropped, under its name once rejected, among the rows once accepted."""
+    return (*folder.glob(f"{ORIGINAL}*"), *folder.glob("*.jsonl"), folder / ROWS / "rows.jsonl.zst")
 
 
 def _holds(path: Path, content: bytes) -> bool:
@@ -68,7 +81,8 @@ def check(home: Home, files: Mapping[str, bytes], acknowledged: Iterable[str]) -
 
 
 def check_memory(index: Index) -> None:
-    """What the daemon remembers is what lies on the disk."""
+    """What the daemon remembers is what lies on the disk, and what it would know after another start."""
+    assert {**index.jobs, **index.ended} == {job.id: job for job in jobs_on_disk(index.home)}
     fresh = Index.load(index.home, ConfigLoader(index.loader.path))
     for name in ("jobs", "ended", "drops", "releases"):
         held, lies = getattr(index, name), getattr(fresh, name)
@@ -80,7 +94,7 @@ def check_memory(index: Index) -> None:
 
 def outcome(home: Home) -> dict[str, object]:
     """How things stand, without ids and times: what two ways to the same end must agree on."""
-    jobs, _ = read_all(home)
+    jobs = jobs_on_disk(home)
     return {
         "jobs": sorted((job.state.value, job.card.file, job.facts.code if isinstance(job.facts, Ended) else "") for job in jobs),
         "drops": sorted(folder.parent.name for folder in home.root.glob("drops/*/*")),

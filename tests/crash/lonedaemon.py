@@ -8,8 +8,10 @@ crash point of the daemon's.
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
+from crashpoints import CrashPoints
 
 from core.commands import Command, CommandKind
 from core.exits import ChildExit
@@ -26,7 +29,6 @@ from core.progress import models_to_score
 from core.records import Candidate, ChildRef, Kind, Ranking, Releasing, VerdictWord
 from core.tasks import ChildSeen, ExitNote
 from core.wire import Activation, Active, AliasState, Manifest, Observed, Outcome
-from crashpoints import CrashPoints
 from daemon import clock
 from daemon.apply import Applier
 from daemon.disk import Disk
@@ -42,9 +44,10 @@ from store.commands import put_command, read_answer
 from store.config import ConfigLoader
 from store.drops import finish_discards, finish_rejections
 from store.durable import create_file
-from store.jobs import sweep_tmp
+from store.jobs import sweep_parts, sweep_tmp
 from store.keys import ensure_keys
 from store.paths import Home
+from store.recall import chore_recall
 from store.rotation import line_log
 from store.runs import write_exit
 from store.seals import seal, seal_aside, seal_hash
@@ -188,6 +191,7 @@ class LoneDaemon:
         home = self.home
         index = Index.load(home, ConfigLoader(self.root / "config.json"))
         sweep_tmp(home)
+        sweep_parts(home, time.time())
         finish_rejections(home)
         finish_discards(home)
         self.index = index
@@ -236,6 +240,14 @@ class LoneDaemon:
             if idle > 2:
                 return
         raise AssertionError(f"never settles: {[(job.id, job.state.value, job.facts) for job in self.index.jobs.values()]}; {self.index.incident}")
+
+    def remember(self) -> None:
+        """A chore notes what the records say, an hour after their last change: the next start believes it where nothing changed since."""
+        now = time.time()
+        with self.outside():
+            for folder in (*self.home.root.glob("jobs/*/job-*"), *self.home.root.glob("jobs/*/*/job-*"), *self.home.root.glob("drops/accepted/*")):
+                os.utime(folder, (now - 3600, now - 3600))
+            chore_recall(self.home, {"now_s": now})
 
     # ---------------------------------------------------------------- people
 
@@ -344,7 +356,15 @@ class LoneDaemon:
                 sequence += 1
                 said = dataclasses.replace(said, release=wish.release, previous=before.release)
                 line = Activation(
-                    box="box", sequence=sequence, at=self.now, alias=alias, release=wish.release, version=None, previous=before.release, fence=fence, event="live"
+                    box="box",
+                    sequence=sequence,
+                    at=self.now,
+                    alias=alias,
+                    release=wish.release,
+                    version=None,
+                    previous=before.release,
+                    fence=fence,
+                    event="live",
                 )
                 append_activation(out / "activations.jsonl", line)
             aliases[alias] = said

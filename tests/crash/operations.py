@@ -1,11 +1,16 @@
-"""The operations of the queue that are broken off at every point: what goes before, what begins them, when they are done."""
+"""The operations of the queue that are broken off at every point: what goes before, what begins them, when they are done; and one walk."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from lonedaemon import NOT_JSON, LoneDaemon, rows
+from crashpoints import Crash, CrashPoints
+from homeaudit import check, check_memory, outcome
+from lonedaemon import NOT_JSON, LoneDaemon, copy_of, rows
 
 from core.commands import CommandKind
+from core.errors import StateError
 from core.records import JobState, VerdictWord
 
 FILES = {"a.jsonl": rows(1)}
@@ -111,3 +116,27 @@ def go_on(lone: LoneDaemon, operation: Operation) -> None:
             if not operation.done(lone):
                 lone.finish(job, word=operation.word)
     assert operation.done(lone), f"never done: {lone.index.jobs}, {lone.index.incident}"
+
+
+def walk_to(operation: Operation, template: Path, place: Path, points: CrashPoints) -> tuple[dict[str, object], int]:
+    """(how things stand at the end, number of changes of the disk), with the operation broken off at the crash point."""
+    lone = LoneDaemon(copy_of(template, place))
+    lone.points = points
+    operation.begin(lone)
+    ended = False
+    try:
+        with points:
+            go_on(lone, operation)
+    except (Crash, StateError):  # a sync that failed ends the daemon by itself
+        ended = True
+    lone.points = None
+    queued = [fields["job"] for action, fields in lone.told if action == "job.queued"]
+    check(lone.home, dict(operation.files), queued)
+    if ended:
+        lone.start()
+        go_on(lone, operation)
+        check(lone.home, dict(operation.files), queued)
+    check_memory(lone.index)
+    found = outcome(lone.home)
+    shutil.rmtree(place)
+    return found, points.count

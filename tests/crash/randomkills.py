@@ -95,5 +95,3 @@ def told_jobs(home: Path) -> set[str]:
 
     lines = [line for line in all_lines(home / "status.jsonl") if '"job.queued"' in line]
     return {line.split('"job": "')[1].split('"')[0] for line in lines}
-
-

@@ -5,17 +5,13 @@ acknowledged job in one state; a new start and the same ticks lead to the same e
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 from crashfigures import Figures
-from crashpoints import Crash, CrashPoints
-from homeaudit import check, check_memory, outcome
-from lonedaemon import LoneDaemon, copy_of
-from operations import OPERATIONS, Operation, go_on
-
-from core.errors import StateError
+from crashpoints import CrashPoints
+from lonedaemon import LoneDaemon
+from operations import OPERATIONS, walk_to
 
 
 @pytest.fixture(params=[False, True], ids=["killed", "refused by the disk"])
@@ -44,30 +40,6 @@ def test_an_operation_broken_off_at_any_change_of_the_disk_goes_on_to_its_end(na
     figures.add("crash points walked", number - 1)
 
 
-def walk_to(operation: Operation, template: Path, place: Path, points: CrashPoints) -> tuple[dict[str, object], int]:
-    """(how things stand at the end, number of changes of the disk), with the operation broken off at the crash point."""
-    lone = LoneDaemon(copy_of(template, place))
-    lone.points = points
-    operation.begin(lone)
-    ended = False
-    try:
-        with points:
-            go_on(lone, operation)
-    except (Crash, StateError):  # a sync that failed ends the daemon by itself
-        ended = True
-    lone.points = None
-    queued = [fields["job"] for action, fields in lone.told if action == "job.queued"]
-    check(lone.home, dict(operation.files), queued)
-    if ended:
-        lone.start()
-        go_on(lone, operation)
-        check(lone.home, dict(operation.files), queued)
-    check_memory(lone.index)
-    found = outcome(lone.home)
-    shutil.rmtree(place)
-    return found, points.count
-
-
 def test_the_walk_finds_a_transition_that_renames_before_it_writes(quick_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The walk bites: with the order of the two steps of a transition turned round it finds a torn job."""
     from store import jobs
@@ -81,5 +53,9 @@ def test_the_walk_finds_a_transition_that_renames_before_it_writes(quick_disk: P
     OPERATIONS["finish"].before(LoneDaemon(template))
     monkeypatch.setattr(jobs, "move_job", rename_first)
     with pytest.raises(AssertionError, match="torn"):
-        for number in range(1, 40):
-            walk_to(OPERATIONS["finish"], template, quick_disk / str(number), CrashPoints(number))
+        walk_on(template, quick_disk)
+
+
+def walk_on(template: Path, folder: Path) -> None:
+    for number in range(1, 40):
+        walk_to(OPERATIONS["finish"], template, folder / str(number), CrashPoints(number))

@@ -131,6 +131,11 @@ class QueueModel(RuleBasedStateMachine):
         self.lone.start()
 
     @rule()
+    def remember(self) -> None:
+        """Records are noted for a quick start."""
+        self.lone.remember()
+
+    @rule()
     def serve(self) -> None:
         """The box acts on the wish."""
         self.lone.serve()

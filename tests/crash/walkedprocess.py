@@ -4,8 +4,6 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-
 from lonedaemon import LoneDaemon
 from operations import OPERATIONS, go_on
 

@@ -133,3 +133,44 @@ def test_the_background_gate_has_a_log_and_folders_of_its_own(home: Home) -> Non
         assert not (home.root / "gate.log").exists()
     finally:
         keeper.close()
+
+
+def test_several_drops_wait_at_it_and_are_answered_in_order(home: Home, keeper: Gatekeeper) -> None:
+    names = [f"drop-{number}" for number in range(5)]
+    for name in names:
+        keeper.submit(spec(home, name))
+    assert keeper.waiting() == tuple(names)
+    wait_until(lambda: len(keeper.look().results) == 5)
+    seen = keeper.look()
+    assert (seen.drop, seen.behind, list(seen.results)) == ("drop-0", tuple(names[1:]), names)
+    for name in names:
+        assert keeper.look().drop == name
+        keeper.clear(name)
+    assert not keeper.is_busy()
+
+
+def test_where_it_dies_those_behind_are_handed_over_again_and_the_first_is_blamed(home: Home, keeper: Gatekeeper) -> None:
+    keeper.ensure()
+    os.kill(pid(keeper), signal.SIGSTOP)
+    for name in ("drop-1", "drop-2", "drop-3"):
+        keeper.submit(spec(home, name))
+    os.kill(pid(keeper), signal.SIGKILL)
+    wait_until(lambda: keeper.look().died)
+    seen = keeper.look()
+    assert (seen.drop, seen.behind, seen.alive) == ("drop-1", (), False)
+    assert keeper.takes("drop-1")
+    assert not keeper.takes("drop-2"), "the death is to be told first"
+    keeper.submit(spec(home, "drop-1"))
+    assert keeper.takes("drop-2")
+    keeper.submit(spec(home, "drop-2"))
+    wait_until(lambda: len(keeper.look().results) == 2)
+
+
+def test_a_drop_that_is_withdrawn_is_left_out_and_the_child_goes_on(home: Home, keeper: Gatekeeper) -> None:
+    for name in ("drop-1", "drop-2", "drop-3"):
+        keeper.submit(spec(home, name))
+    keeper.clear("drop-2")
+    keeper.submit(spec(home, "drop-1"))  # asked again: behind the others
+    assert keeper.waiting() == ("drop-3", "drop-1")
+    wait_until(lambda: len(keeper.look().results) == 2)
+    assert [result.verdict for result in keeper.look().results.values()] == ["accepted", "accepted"]

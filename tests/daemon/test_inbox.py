@@ -142,3 +142,70 @@ def test_a_renamed_file_is_known_until_it_is_taken(inbox: Path) -> None:
 )
 def test_the_last_line_is_read_whole_however_long(inbox: Path, text: str, parses: bool) -> None:
     assert last_line_parses(put(inbox, "x.jsonl", text)) is parses
+
+
+def test_several_adapters_take_turns_each_from_its_oldest(inbox: Path) -> None:
+    for number in range(5):
+        os.utime(put(inbox, f"ann/{number}.jsonl"), ns=(0, number))
+    for number in range(2):
+        os.utime(put(inbox, f"bob/{number}.jsonl"), ns=(0, 100 + number))
+    assert list(scan(inbox)) == ["ann/0.jsonl", "bob/0.jsonl", "ann/1.jsonl", "bob/1.jsonl", "ann/2.jsonl", "ann/3.jsonl", "ann/4.jsonl"]
+
+
+def test_of_a_burst_the_oldest_are_looked_at_and_all_are_counted(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.inbox.MAX_ENTRIES", 10)
+    monkeypatch.setattr("daemon.inbox.MAX_KEPT", 30)
+    for number in range(100):
+        os.utime(put(inbox, f"{number:03d}.jsonl"), ns=(0, number))
+    seen = Inbox(inbox)
+    order = []
+    for _ in range(40):
+        found = seen.scan(set(), 0.0)
+        if not found:
+            break
+        assert len(found) <= 10
+        order += [entry.source for entry in found[:4]]
+        for entry in found[:4]:
+            (inbox / entry.source).unlink()
+        assert seen.num_entries <= 100
+    assert order == [f"{number:03d}.jsonl" for number in range(100)]
+    assert seen.num_entries == 0
+
+
+def test_files_that_cannot_be_taken_yet_do_not_hide_the_others(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.inbox.MAX_ENTRIES", 5)
+    for number in range(20):
+        os.utime(put(inbox, f"{number:03d}.jsonl", '{"half": '), ns=(0, number))
+    os.utime(put(inbox, "whole.jsonl"), ns=(0, 99))
+    seen = Inbox(inbox)
+    looked = {entry.source: entry.parses for _ in range(5) for entry in seen.scan(set(), 0.0)}
+    assert len(looked) == 21
+    assert looked["whole.jsonl"]
+
+
+def test_a_long_walk_is_not_repeated_before_it_has_paid(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(inbox, "a.jsonl")
+    seen = Inbox(inbox)
+    seen.scan(set(), 0.0)
+    seen._walked.cost_s = 3600.0
+    put(inbox, "b.jsonl")
+    assert [entry.source for entry in seen.scan(set(), 0.0)] == ["a.jsonl"], "what is known is looked at meanwhile"
+    (inbox / "a.jsonl").unlink()
+    seen.scan(set(), 0.0)
+    assert [entry.source for entry in seen.scan(set(), 0.0)] == ["b.jsonl"], "with nothing left to look at it is worth it"
+
+
+def test_without_a_reason_no_folder_is_listed_again(inbox: Path) -> None:
+    seen = Inbox(inbox)
+    assert seen.scan(set(), 0.0) == ()
+    path = put(inbox, "a.jsonl")
+    assert seen.scan(set(), 0.0, is_due=False) == ()
+    assert [entry.renamed for entry in seen.scan({str(path)}, 0.0, is_due=False)] == [True]
+
+
+def test_a_folder_counts_with_all_that_lies_in_it(inbox: Path) -> None:
+    put(inbox, "pictures.drop/rows.jsonl", "x" * 1000)
+    put(inbox, "pictures.drop/images/one.png", "y" * 5000)
+    [found] = scan(inbox, renamed={str(inbox / "pictures.drop")}).values()
+    assert found.held_bytes >= 6000
+    assert Inbox(inbox).folders == set()

@@ -12,12 +12,12 @@ import pytest
 
 from core.errors import IntegrityError, LockHeldError, StateError, UsageError
 from core.lifecycle import Event, step
-from core.records import Accepted, Claim, Deep, Drop, DropRef, DropState, Ended, Job, JobCard, JobState, Queued, Settling
+from core.records import Accepted, Claim, Deep, Drop, DropRef, DropState, Ended, Gating, Job, JobCard, JobState, Queued, Settling
 from store import drops, jobs
 from store.inbox import put_drop
 from store.locks import is_locked, take_lock
 from store.paths import Home
-from store.seals import check_seal, seal
+from store.seals import check_seal, is_sealed, seal
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -152,10 +152,9 @@ def test_a_rejection_that_was_broken_off_keeps_the_file_and_is_finished(home: Ho
     def killed(folder: Path, claim: Claim) -> None:
         raise OSError("killed after the deciding rename")
 
-    monkeypatch.setattr(drops, "name_as_dropped", killed)
-    with pytest.raises(OSError, match="killed"):
+    with monkeypatch.context() as context:
+        context.setattr(drops, "name_as_dropped", killed)
         drops.reject_drop(home, drop, {"report.json": "{}"})
-    monkeypatch.undo()
     assert list(drops.read_drops(home)) == []
     drops.finish_rejections(home)
     drops.finish_rejections(home)
@@ -389,3 +388,69 @@ def test_ended_facts_carry_their_month(home: Home) -> None:
     assert jobs.job_folder(home, replace(ended)).parent.name == "2026-05"
     with pytest.raises(IntegrityError):
         jobs.read_job(home.root, JobState.QUEUED)
+
+
+# ---------------------------------------------------------------- many at once
+
+
+def _claims(home: Home, count: int) -> list[Claim]:
+    return [replace(_claim(home, f"{number}.jsonl"), drop=f"drop-{number}") for number in range(count)]
+
+
+def test_claims_and_jobs_that_are_made_together_are_what_they_are_one_by_one(home: Home) -> None:
+    claimed = drops.begin_claims(home, _claims(home, 5))
+    assert all(drops.is_at_source(home, drop.claim) for drop in claimed)
+    drops.finish_claims(home, claimed)
+    assert sorted(drops.read_drops(home), key=lambda drop: drop.id) == claimed
+    wanted = [(replace(card(), id=f"job-{number}"), Queued(since=NOW), {"values": {}}) for number in range(5)]
+    made = jobs.create_jobs(home, wanted)
+    assert jobs.read_all(home) == (made, [])
+    assert jobs.create_jobs(home, wanted) == made, "a repeat changes nothing"
+    jobs.move_job(home, made[0], replace(made[0], facts=Queued(since=NOW, attempts=1)))
+    assert list(home.tmp.iterdir()) == []
+
+
+def test_jobs_of_one_config_share_its_file_and_another_config_has_its_own(home: Home) -> None:
+    wanted = [(replace(card(), id=f"job-{number}"), Queued(since=NOW), {"values": {"seed": number // 2}}) for number in range(4)]
+    made = jobs.create_jobs(home, wanted)
+    assert [jobs.read_config(home, job) for job in made] == [config for _, _, config in wanted]
+    inodes = [(jobs.job_folder(home, job) / jobs.CONFIG).stat().st_ino for job in made]
+    assert (inodes[0] == inodes[1], inodes[1] == inodes[2]) == (True, False)
+
+
+def test_acceptances_that_break_off_are_told_as_far_as_they_went(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed = drops.begin_claims(home, _claims(home, 3))
+    drops.finish_claims(home, claimed)
+    moves = []
+    for drop in claimed:
+        gating = replace(drop, state=DropState.GATING, facts=Gating(since=NOW))
+        drops.to_gate(home, drop, gating)
+        checked = home.tmp / f"gate-{drop.id}" / "drop"
+        checked.mkdir(parents=True)
+        (checked / "rows.jsonl.zst").write_bytes(b"rows")
+        seal(checked)
+        accepted = Accepted(at=NOW, job=f"job-{drop.id}", sha256="0", identity="0", rows=1, schema_id="s")
+        moves.append((gating, replace(drop, state=DropState.ACCEPTED, facts=accepted), checked))
+    real, moved = os.rename, []
+
+    def rename(source: Path, destination: Path) -> None:
+        if destination == home.drop(DropState.ACCEPTED, "drop-1"):
+            raise OSError(5, "no")
+        real(source, destination)
+
+    with monkeypatch.context() as context:
+        context.setattr("store.drops.os.rename", rename)
+        with pytest.raises(OSError, match="no"):
+            drops.accept_drops(home, moves, moved.append)
+    assert [drop.id for drop in moved] == ["drop-0"]
+    drops.accept_drops(home, moves[1:], moved.append)  # the rows lie where they are to lie: it goes on
+    found = {drop.id: drop for drop in drops.read_drops(home)}
+    assert found == {after.id: after for _, after, _ in moves}
+    assert all(is_sealed(drops.rows_folder(home, drop)) for drop in found)
+
+
+def test_a_job_is_found_by_its_whole_name_alone(home: Home) -> None:
+    job = jobs.create_job(home, card(), Queued(since=NOW), {})
+    assert jobs.find_folder(home, job.id) == (JobState.QUEUED, home.job(JobState.QUEUED, job.id))
+    for name in ("", ".", "..", f"../queued/{job.id}", job.id[:-1]):
+        assert jobs.find_folder(home, name) is None

@@ -51,9 +51,11 @@ class FlatForward:
     budget_tokens: int = FLAT_TOKENS
 
     def cost(self, num_rows: int, tokens: int, longest: int) -> int:
+        """Positions that are computed: the tokens themselves, as nothing is padded."""
         return tokens
 
     def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
+        """-log p (nats, float32) of every learnt token, the examples one after another: shape (learnt tokens,)."""
         ids: list[int] = []
         places: list[int] = []
         spans: list[tuple[int, int]] = []
@@ -82,9 +84,11 @@ class PaddedForward:
     budget_tokens: int = PADDED_TOKENS
 
     def cost(self, num_rows: int, tokens: int, longest: int) -> int:
+        """Positions that are computed: every row is as long as the longest."""
         return num_rows * longest
 
     def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
+        """-log p (nats, float32) of every learnt token, the examples one after another: shape (learnt tokens,)."""
         device = self.model.device
         longest = max(len(example.ids) for example in examples)
         ids = torch.zeros(len(examples), longest, dtype=torch.long)

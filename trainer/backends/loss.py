@@ -16,6 +16,7 @@ class TokenLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden_SE: torch.Tensor, head_VE: torch.Tensor, target_S: torch.Tensor) -> torch.Tensor:
+        """-log p (nats, float32) of each target, shape (S,); the gradient is worked out on the way, CHUNK positions at a time."""
         wants_grad = ctx.needs_input_grad[0]
         grad_SE = torch.empty_like(hidden_SE) if wants_grad else None
         loss_S = hidden_SE.new_empty(len(hidden_SE), dtype=torch.float32)
@@ -36,5 +37,6 @@ class TokenLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradient by the hidden states, (S, E); the head is frozen and gets none."""
         (grad_SE,) = ctx.saved_tensors
         return (grad_SE * grads[0][:, None].to(grad_SE.dtype)), None, None

@@ -37,6 +37,7 @@ class Place:
 
     @property
     def dtype_name(self) -> str:
+        """The number format as score files name it, such as `bfloat16`."""
         return str(self.dtype).removeprefix("torch.")
 
 

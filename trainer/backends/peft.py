@@ -18,6 +18,7 @@ class PeftBackend:
     """Trains on the CPU or on one GPU."""
 
     def train(self, task: TrainTask, run: RunFolder) -> None:
+        """Train and leave sealed checkpoints in `run`. Raises ChildError, Stopped, IntegrityError."""
         config = config_of(task)
         run.report("load")
         renderer = Renderer.load(Path(task.base))
@@ -32,6 +33,7 @@ class PeftBackend:
         Training(Setup(task=task, config=config, train=train, dev=dev.kept), run).go()
 
     def score(self, task: ScoreTask, run: RunFolder) -> None:
+        """Score every model of the task and leave score files in `run`. Raises ChildError, Stopped, IntegrityError."""
         config = config_of(task)
         run.report("load")
         renderer = Renderer.load(Path(task.base))

@@ -40,6 +40,7 @@ class StubBackend:
     """Looks like a trainer to everything but a person who reads the numbers."""
 
     def train(self, task: TrainTask, run: RunFolder) -> None:
+        """Leave made-up checkpoints in `run`, as a training would. Raises ChildError, Stopped."""
         config = config_of(task)
         rows = read_rows(task.rows)
         found = [row for row in rows if row.split == "train"]
@@ -68,6 +69,7 @@ class StubBackend:
                 _checkpoint(run, config, _dev_loss(run.steps) if has_dev else None)
 
     def score(self, task: ScoreTask, run: RunFolder) -> None:
+        """Leave made-up score files in `run`, the same for the same rows and steps. Raises ChildError, Stopped."""
         config = config_of(task)
         rows = [row for row in read_rows(task.rows) if row.split == task.split]
         run.total_steps = len(task.models)
@@ -136,8 +138,8 @@ def _save_resume(run: RunFolder, config: Config) -> None:
 
 
 def _resume(task: TrainTask, run: RunFolder) -> None:
-    if task.checkpoint is not None:
-        folder = Path(task.checkpoint)
+    folder = next(checkpoints.usable_resumes(Path(task.checkpoint)), None) if task.checkpoint is not None else None
+    if folder is not None:
         run.steps = _made_up_steps(folder)
         checkpoints.adopt(folder, run.root)
 

@@ -21,7 +21,6 @@ from core.errors import IntegrityError
 from core.tasks import TrainTask
 from store.bases import read_base
 from store.child import Stopped
-from store.seals import check_seal
 from trainer import checkpoints
 from trainer.backends.batches import Cut, forward_for, micro_batches
 from trainer.backends.lora import fuse
@@ -199,16 +198,20 @@ class Training:
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
-        """Go on from the task's resume point. One that is damaged or of another training is left alone, and said so."""
+        """Go on from the task's resume point, or from one before it. One that is damaged or of another training is left alone, and said so."""
         if self.setup.task.checkpoint is None:
             return
-        folder = Path(self.setup.task.checkpoint)
-        try:
-            check_seal(folder)
-            progress = read_progress(folder, self.optimizer, self.params, self.setup.fingerprint)
-        except IntegrityError as error:
-            log.warning("starting anew: %s", error.what)
-            return
+        for folder in checkpoints.usable_resumes(Path(self.setup.task.checkpoint)):
+            try:
+                progress = read_progress(folder, self.optimizer, self.params, self.setup.fingerprint)
+            except IntegrityError as error:
+                log.warning("no resume point: %s", error.what)
+            else:
+                self._go_on_from(folder, progress)
+                return
+        log.warning("starting anew: no resume point can be used")
+
+    def _go_on_from(self, folder: Path, progress: Progress) -> None:
         put_adapter_weights(self.model, folder)
         torch.set_rng_state(progress.random_state)
         self.random_state = progress.random_state

@@ -160,6 +160,7 @@ class Check:
     conclude: "Callable[[Survey], Iterable[Problem]] | None" = None
 
     def applies_to(self, spec: Spec) -> bool:
+        """Whether the check is for rows of this spec."""
         return (not self.specs or spec.id in self.specs) and (not self.families or spec.family in self.families)
 
 

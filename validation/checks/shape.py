@@ -289,6 +289,7 @@ def text_that_holds(value: Any) -> str:
 
 
 def is_role(misfit: Misfit) -> bool:
+    """Whether the role of a turn is none that the spec knows."""
     return misfit.owner is Turn and misfit.key == "role" and misfit.fault == "literal"
 
 

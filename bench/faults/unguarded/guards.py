@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from injected import INJECTED
+
 Taker = Callable[[ModuleType], None]
 
 
@@ -71,6 +73,41 @@ def _unique_identity(module: ModuleType) -> None:
     module.drop_identity = lambda *args: f"{next(count):08x}{real(*args)[8:]}"  # type: ignore[attr-defined]
 
 
+def _no_floor(module: ModuleType) -> None:
+    """The disk is never low."""
+    look = module.Disk.look  # type: ignore[attr-defined]
+
+    def blind(self: Any) -> Any:
+        import dataclasses
+
+        return dataclasses.replace(look(self), low="", short="")
+
+    module.Disk.look = blind  # type: ignore[attr-defined]
+
+
+def _no_shield(module: ModuleType) -> None:
+    """Everything may go."""
+    module.Shield.holds = lambda self, item: ""  # type: ignore[attr-defined]
+
+
+def _hoarding(module: ModuleType) -> None:
+    """A box that frees nothing of what it has loaded."""
+    load, kept = module.StubEngine.load, []  # type: ignore[attr-defined]
+
+    def hoard(self: Any, release: str, folder: Any) -> None:
+        load(self, release, folder)
+        kept.append((bytearray(os.urandom(1 << 20)), open(folder / "adapter_config.json")))  # noqa: SIM115 - never closed, that is the fault
+
+    module.StubEngine.load = hoard  # type: ignore[attr-defined]
+
+
+def _believing(module: ModuleType) -> None:
+    """A box that looks at no byte of a release."""
+    from store.wire import read_manifest, release_id
+
+    module.check_release = lambda folder, keys: (release_id(folder), read_manifest(folder))  # type: ignore[attr-defined]
+
+
 GUARDS: dict[str, dict[str, Taker]] = {
     "whole_files": {"core.intake": with_(is_whole=lambda entry, facts: True)},
     "identity": {"core.intake": _unique_identity},
@@ -84,4 +121,10 @@ GUARDS: dict[str, dict[str, Taker]] = {
     "broken_disk": {
         "daemon.disk": with_(raise_if_broken=lambda error: None),
     },
+    **INJECTED,
+    "disk_floor": {"daemon.disk": _no_floor},
+    "whole_resumes": {"store.wholeness": with_(is_whole=lambda folder: (folder / "SEALED").is_file()), "trainer.checkpoints": with_(check_seal=lambda folder: "")},
+    "shield": {"core.retention": _no_shield},
+    "freed": {"serving.engines.stub": _hoarding},
+    "release_bytes": {"serving.library": _believing},
 }
