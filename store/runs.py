@@ -9,7 +9,7 @@ from typing import Any
 from core.records import Candidate, Kind
 from core.tasks import ExitNote, Task
 from store.codec import read_if_whole, write
-from store.durable import last_lines, lines_of, sync_dir
+from store.durable import last_lines, sync_dir
 from store.paths import Home
 from store.seals import seal_hash
 from store.wholeness import is_whole
@@ -100,8 +100,3 @@ def resume_point(home: Home, job: str) -> str | None:
     """The newest whole resume point of a job, relative to runs/<job>/. A torn one does not exist: then it is the one before."""
     points = [(step, folder.parent.parent.name, folder) for step, folder in _steps(home, job, "resume") if is_whole(folder)]
     return str(max(points)[2].relative_to(home.runs(job))) if points else None
-
-
-def progress_lines(run: Path) -> list[dict[str, Any]]:
-    """All whole lines of progress.jsonl."""
-    return [json.loads(line) for line in lines_of(run / PROGRESS)]

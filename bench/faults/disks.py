@@ -198,6 +198,6 @@ def _read_only(trial: Trial, circle: Circle, disk: LoopDisk) -> Outcome:
     disk.come_back()
     circle.start_both()
     all_judged(circle, 1)
-    steps = [int(path.name.split("-")[0]) for path in circle.runs(job, "train")]
-    figure = {"exit": status, "ended_s": round(ended_s, 1), "serves_on": serves, "lost": 0, "trainings": len(steps)}
-    return Outcome(held=status not in (0, -9) and named and serves and circle.job() == job, figure=figure, note="DISK_BROKEN is told; the same job goes on after a restart")
+    figure = {"exit": status, "ended_s": round(ended_s, 1), "serves_on": serves, "lost": 0, "trainings": len(circle.runs(job, "train"))}
+    held = status not in (0, -9) and named and serves and circle.job() == job
+    return Outcome(held=held, figure=figure, note="DISK_BROKEN is told; the same job goes on after a restart")

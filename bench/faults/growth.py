@@ -10,9 +10,9 @@ from processes import Process
 
 from bench.faults import Outcome, Trial, fault
 
-JOBS = int(os.environ.get("LORAD_BENCH_JOBS", "30"))  # 200 for the figure of a release
-UNGUARDED_JOBS = 10
-WARM = 4  # jobs after which everything has been imported and its buffers have their size
+JOBS = int(os.environ.get("LORAD_BENCH_JOBS", "12"))  # 200 for the figure of a release
+UNGUARDED_JOBS = 7
+WARM = 3  # jobs after which everything has been imported and its buffers have their size
 MOST_KB_A_JOB = 100.0  # the catalogue's 0.1 MB a swap
 ROWS = 200
 FEW = {"epochs": 0.25, "checkpoints": 1}

@@ -5,7 +5,7 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,12 @@ def _story(trial: Trial) -> tuple[int, int]:
     return int(before.name[5:]), _steps_of(circle, job, 1)[0] - 1
 
 
-@fault("F19", "torn or rotten checkpoint", guard="what is listed is whole (is_whole), what is gone on from has its sealed bytes (check_seal)", without="whole_resumes")
+@fault(
+    "F19",
+    "torn or rotten checkpoint",
+    guard="what is listed is whole (is_whole), what is gone on from has its sealed bytes (check_seal)",
+    without="whole_resumes",
+)
 def torn_checkpoint(trial: Trial) -> Outcome:
     from store.paths import Home
 
@@ -190,6 +195,7 @@ def _believed() -> AbstractContextManager[Any]:
 def flipped_release(trial: Trial) -> Outcome:
     """A bit of an arrival is turned over a thousand times; then once on the way to a real box that serves the release before."""
     from inference_box import ALIAS, MODEL, World
+
     from serving.engines.stub import StubEngine
     from serving.library import Library
 

@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import contracts  # noqa: E402
 from contracts import Source  # noqa: E402
 
+from store.paths import Box, Home  # noqa: E402
+
 FORMATS = (ROOT / "docs" / "formats.md").read_text()
 INDEX = FORMATS.partition("## Module to formats")[2]
 RECORD = re.compile(r"`((?:core|store|daemon|serving|ranking|trainer)(?:\.[a-z_]+)+\.[A-Z]\w+)`(?:, format \d| \([^)]*\)| a line)?:")
@@ -91,6 +93,19 @@ def test_every_module_that_touches_files_names_its_formats(source: Source) -> No
     touching = {module.name for module in source.modules if source.touches_files(module)}
     assert sorted(touching - named) == [], "name them at the end of docs/formats.md"
     assert sorted(named - touching) == [], "they touch no file any more: take them out of docs/formats.md"
+
+
+def _places(kind: type) -> set[str]:
+    """Where things lie, relative to the root: the paths that take no argument."""
+    names = [name for name, value in vars(kind).items() if isinstance(value, property)]
+    return {str(getattr(kind(Path("/")), name).relative_to("/")) for name in names}
+
+
+def test_every_place_under_home_and_box_is_on_paper() -> None:
+    tails = {place: place.rpartition("/")[2] for place in _places(Home) | _places(Box)}
+    assert sorted(place for place, tail in tails.items() if tail not in FORMATS) == []
+    under_home = (ROOT / "docs" / "user-guide.md").read_text().partition("## Files under home")[2]
+    assert sorted(place for place in _places(Home) if place.partition("/")[0] not in under_home) == []
 
 
 def _described() -> list[tuple[str, str]]:

@@ -123,7 +123,10 @@ GUARDS: dict[str, dict[str, Taker]] = {
     },
     **INJECTED,
     "disk_floor": {"daemon.disk": _no_floor},
-    "whole_resumes": {"store.wholeness": with_(is_whole=lambda folder: (folder / "SEALED").is_file()), "trainer.checkpoints": with_(check_seal=lambda folder: "")},
+    "whole_resumes": {
+        "store.wholeness": with_(is_whole=lambda folder: (folder / "SEALED").is_file()),
+        "trainer.checkpoints": with_(check_seal=lambda folder: ""),
+    },
     "shield": {"core.retention": _no_shield},
     "freed": {"serving.engines.stub": _hoarding},
     "release_bytes": {"serving.library": _believing},

@@ -166,7 +166,7 @@ def _out_of_memory(module: ModuleType) -> None:
         if run.micro_batch > FITTING_ROWS:
             raise OutOfMemoryError(f"CUDA out of memory. Tried to allocate {run.micro_batch * ROW_BYTES >> 20} MiB")
 
-    module._report = step
+    module._report = step  # type: ignore[attr-defined]
 
 
 def _memory_limit(module: ModuleType) -> None:
@@ -181,7 +181,7 @@ def _memory_limit(module: ModuleType) -> None:
         if run.steps == 1:
             bytearray(run.micro_batch * ROW_BYTES)
 
-    module._report = step
+    module._report = step  # type: ignore[attr-defined]
 
 
 def _stuck_step(module: ModuleType) -> None:
@@ -196,7 +196,7 @@ def _stuck_step(module: ModuleType) -> None:
         if run.steps == STUCK_STEP and _once("stuck"):
             stand_still()
 
-    module._report = step
+    module._report = step  # type: ignore[attr-defined]
 
 
 def _hang_on_signal(module: ModuleType) -> None:
