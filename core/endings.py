@@ -24,8 +24,9 @@ MEMORY_HINT = "lower max_length or lora.r, use a smaller base, or free memory; t
 
 def silence_limit_s(child: ChildSeen, config: Config) -> float:
     """Silence, in seconds, that is taken for a hang: by its median step once it has made one, longer while it loads."""
-    least, median = config.training.hang_s, child.median_step_s
-    return LOAD_FACTOR * least if median is None else max(least, config.training.hang_factor * median)
+    least, factor = (config.training.hang_s, config.training.hang_factor) if child.patience is None else child.patience
+    median = child.median_step_s
+    return LOAD_FACTOR * least if median is None else max(least, factor * median)
 
 
 def hang(child: ChildSeen, config: Config) -> str:

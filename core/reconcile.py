@@ -11,10 +11,10 @@ from core.intake import decide_intake
 from core.lifecycle import Event
 from core.progress import decide_held, decide_ranking, decide_training
 from core.queue import decide_start, usable_slots
-from core.records import JobState
+from core.records import Job, JobState
 from core.requests import decide_requests
 from core.rollout import decide_releasing, mend_wishes
-from core.steps import Decision, Move, PauseQueue, Step
+from core.steps import CannotDecide, Decision, Move, PauseQueue, Step
 
 
 def decide(facts: Facts, now: datetime) -> Decision:
@@ -32,20 +32,8 @@ def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
         yield request
     yield from decide_holds(facts)
     for job in sorted(facts.views.active.values(), key=lambda job: job.id):
-        if job.id in touched:
-            continue
-        match job.state:
-            case JobState.TRAINING:
-                for step in decide_training(job, facts, now):
-                    if isinstance(step, Move) and step.event is Event.STOPPED:
-                        free_slots.clear()  # what was interrupted stands in the queue with the next tick, before what is new
-                    yield step
-            case JobState.RANKING:
-                yield from decide_ranking(job, facts, free_slots, now)
-            case JobState.HELD:
-                yield from decide_held(job, facts, now)
-            case JobState.RELEASING:
-                yield from decide_releasing(job, facts, now)
+        if job.id not in touched:
+            yield from _of_job(job, facts, free_slots, now)
     if facts.stopping:
         return
     yield from mend_wishes(facts)
@@ -54,3 +42,26 @@ def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
         yield from decide_due(facts)
     yield from decide_intake(facts, now)
     yield from decide_background(facts, touched, now)
+
+
+def _of_job(job: Job, facts: Facts, free_slots: list[int], now: datetime) -> list[Step]:
+    """The steps of one job. Where its records cannot be understood, that is told and the others go on: one job must not end all."""
+    try:
+        steps = list(_decide_job(job, facts, free_slots, now))
+    except Exception as error:  # the border of a job
+        return [CannotDecide(job=job.id, error=error)]
+    if any(isinstance(step, Move) and step.event is Event.STOPPED for step in steps):
+        free_slots.clear()  # what was interrupted stands in the queue with the next tick, before what is new
+    return steps
+
+
+def _decide_job(job: Job, facts: Facts, free_slots: list[int], now: datetime) -> Iterator[Step]:
+    match job.state:
+        case JobState.TRAINING:
+            yield from decide_training(job, facts, now)
+        case JobState.RANKING:
+            yield from decide_ranking(job, facts, free_slots, now)
+        case JobState.HELD:
+            yield from decide_held(job, facts, now)
+        case JobState.RELEASING:
+            yield from decide_releasing(job, facts, now)

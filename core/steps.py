@@ -268,8 +268,17 @@ class ReloadConfig:
     command: Command
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CannotDecide:
+    """The job's records make no sense; to be told, and looked at by a person. Its child, if one lives, is left alone."""
+
+    job: str
+    error: Exception
+
+
 Step = (
     TakeDrop
+    | CannotDecide
     | FinishClaim
     | ForgetClaim
     | GateDrop

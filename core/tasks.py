@@ -151,6 +151,7 @@ class ChildSeen:
     alive: bool
     note: ExitNote | None = None
     silent_s: float = 0.0  # alive: since its last sign of life (monotonic)
+    patience: tuple[float, float] | None = None  # hang_s and hang_factor as its job froze them; None: its spec has none
     median_step_s: float | None = None  # alive: of its last steps; None before the first
     step: int = 0  # the last one that it told of
     micro_batch: int = 0  # most rows of a forward pass, as it told; 0: it has not

@@ -62,6 +62,8 @@ class Applier:
     def apply(self, the_step: Step, now: datetime) -> None:
         """Carry out one step. Raises OSError and LoradError; the next tick decides again."""
         match the_step:
+            case f.CannotDecide():
+                raise the_step.error  # the tick tells every step that fails
             case f.MakeJob():
                 self._make_jobs([the_step], now)
             case f.TakeOut():

@@ -116,7 +116,7 @@ class Children:
             if status is None:
                 if child.ending is not None:
                     child.ending.turn()
-                return ChildSeen(ref=ref, alive=True, silent_s=vigil.silent_s, median_step_s=vigil.median_step_s, step=vigil.step)
+                return ChildSeen(ref=ref, alive=True, silent_s=vigil.silent_s, patience=vigil.patience, median_step_s=vigil.median_step_s, step=vigil.step)
             self._ended[job] = _ended(child, status)
             del self._running[job]
             if len(self._ended) > MOST_ENDED:

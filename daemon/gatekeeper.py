@@ -18,10 +18,12 @@ from pathlib import Path
 from core.facts import GateSeen
 from core.gate import GATE_RESULT, GATE_SPEC, GateResult, GateSpec
 from daemon.children import spawn
+from daemon.machine import end_group
 from store.codec import read_if_whole, write
 from store.paths import Home
 
 LOG_TAIL_LINES = 40
+REAP_S = 1.0  # for a killed child to be gone
 ROWS = "".join(
     f'{{"messages":[{{"role":"user","content":"What is {n}?"}},{{"role":"assistant","content":"A number, and {n} of them."}}]}}\n' for n in range(12)
 )
@@ -157,7 +159,7 @@ class Gatekeeper:
         )
 
     def _is_alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and end_group(self._process) is None
 
     @staticmethod
     def _answer(asked: _Asked) -> GateResult | None:
@@ -199,20 +201,15 @@ class Gatekeeper:
                 shutil.rmtree(asked.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """End the child: one that waits by closing its input, one at work by a signal; and whatever it has started."""
+        """End the child and whatever it has started, at once: it writes nothing but its folder under tmp/. Never waits long."""
         if self._process is None:
             return
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-        if self._asked or self._warming is not None:
-            self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # the group lives on while a process of the survey does
+        if end_group(self._process) is None:
             os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # one that the kernel holds
+                self._process.wait(REAP_S)
         self._process = None
         self._cool()

@@ -1,5 +1,7 @@
 """The long-lived link process of each target, restarted when it ends."""
 
+import contextlib
+import os
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,7 +50,8 @@ class Links:
             if (process is None or process.poll() is not None) and monotonic_s() - started > RESTART_AFTER_S:
                 folder = self._home.target(target)
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / "link.log").unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(folder / "link.log", folder / "link.log.1")  # why the one before ended
                 with open(folder / "link.log", "ab") as logfile:  # to append: it may be cut while the link lives (daemon.bounds)
                     self._processes[target] = spawn(["deploy", "link", str(self._config), target], stdout=logfile, stdin=subprocess.PIPE)
                 self._started[target] = monotonic_s()

@@ -84,68 +84,69 @@ class Daemon:
                 raise
 
     def _run_locked(self, ready: Callable[[str], None], lock: PIDManager) -> None:
+        end_orphans(self._home)  # first: nothing else may write here while the home is read, migrated and swept
         migrate(self._home, clock.now())
         ensure_keys(self._home.keys)
         index = Index.load(self._home, self._loader)
-        end_orphans(self._home)
         sweep_tmp(self._home)
         sweep_parts(self._home, clock.wall_s())
         finish_rejections(self._home)
         finish_discards(self._home)
+        write_in_force(self._home, index.config)
+        watcher = FileWatcher(self._home.inbox, self._home.commands, self._wake, index.config.inbox.watch)
+        loop = self._assemble(index, watcher)
+        self._obey_signals()
+        watcher.start()
+        backend = index.backend
+        loop.status.tell(clock.now(), "daemon.started", pid=os.getpid(), instance=self._instance, backend=backend.name, reason=backend.why)
+        try:
+            loop.gates.new.warm(warming_spec(index))
+            loop.links.ensure()
+            ready(f"lorad watches {self._home.inbox} (pid {os.getpid()}, backend {backend.name}: {backend.why})")
+            loop.merged = merged_up_to(self._home)
+            self._notifier.ready(loop.in_words())
+            self._loop(loop, lock)
+        finally:
+            self._notifier.stopping("ends")
+            watcher.stop()
+            loop.close()
+            with contextlib.suppress(OSError):  # a disk that broke is told by what ends this daemon
+                if lock.still_mine():  # else the home may be another daemon's by now
+                    loop.status.tell(clock.now(), "daemon.stopped", pid=os.getpid(), instance=self._instance)
+                    loop.status.write(loop.observer.look(), clock.now(), "stopped")
+
+    def _assemble(self, index: Index, watcher: FileWatcher) -> "Loop":
+        """All parts, each with what it needs of the others. Starts nothing."""
         children = Children(self._home, index.config.slots)
         gates = Gates(Gatekeeper(self._home), Gatekeeper(self._home, BACKGROUND))
         status = Status(index, self._instance, clock.now())
-        watcher = FileWatcher(self._home.inbox, self._home.commands, self._wake, index.config.inbox.watch)
-        write_in_force(self._home, index.config)
         links = Links(self._home, self._home.config_in_force)
         links.follow(index.config.deploy.targets)
         worker = BackgroundWorker(self._home)
         status.alert_by(worker, clock.now())
-        disk, logs = Disk(index, worker, status.tell), LogBounds(index)
-        housekeeping = Housekeeping(self._home, disk, SnapshotService(self._home, worker, status.tell), status.tell)
+        disk = Disk(index, worker, status.tell)
         observer = Observer(index, self._instance, children, gates, watcher)
         observer.look_at_disk = disk.look
-        applier = Applier(index, self._instance, children, gates, status.tell)
+        return Loop(
+            index=index,
+            observer=observer,
+            applier=Applier(index, self._instance, children, gates, status.tell),
+            status=status,
+            children=children,
+            gates=gates,
+            links=links,
+            reloader=Reloader(index=index, links=links, notifier=self._notifier, tell=status.tell),
+            worker=worker,
+            disk=disk,
+            logs=LogBounds(index),
+            housekeeping=Housekeeping(self._home, disk, SnapshotService(self._home, worker, status.tell), status.tell),
+        )
+
+    def _obey_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGHUP, self._on_hangup)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see daemon.inbox.has_writer
-        watcher.start()
-        status.tell(clock.now(), "daemon.started", pid=os.getpid(), instance=self._instance, backend=index.backend.name, reason=index.backend.why)
-        try:
-            gates.new.warm(warming_spec(index))
-            links.ensure()
-            ready(f"lorad watches {self._home.inbox} (pid {os.getpid()}, backend {index.backend.name}: {index.backend.why})")
-            reloader = Reloader(index=index, links=links, notifier=self._notifier, tell=status.tell)
-            parts = Loop(
-                index=index,
-                observer=observer,
-                applier=applier,
-                status=status,
-                children=children,
-                gates=gates,
-                links=links,
-                reloader=reloader,
-                worker=worker,
-                disk=disk,
-                logs=logs,
-                housekeeping=housekeeping,
-            )
-            parts.merged = merged_up_to(self._home)
-            self._notifier.ready(parts.in_words())
-            self._loop(parts, lock)
-        finally:
-            self._notifier.stopping("ends")
-            watcher.stop()
-            gates.new.close()
-            gates.background.close()
-            links.close()
-            worker.close()
-            children.kill_all()
-            with contextlib.suppress(OSError):  # a disk that broke is told by what ends this daemon
-                if lock.still_mine():  # else the home may be another daemon's by now
-                    status.tell(clock.now(), "daemon.stopped", pid=os.getpid(), instance=self._instance)
-                    status.write(observer.look(), clock.now(), "stopped")
 
     def _loop(self, loop: "Loop", lock: PIDManager) -> None:
         while True:
@@ -202,6 +203,14 @@ class Loop:
     logs: LogBounds
     housekeeping: Housekeeping
     merged: dict[str, int] = field(default_factory=dict)  # target -> ledger sequence that is in live.jsonl
+
+    def close(self) -> None:
+        """End every child."""
+        self.gates.new.close()
+        self.gates.background.close()
+        self.links.close()
+        self.worker.close()
+        self.children.kill_all()
 
     def tick(self) -> int:
         """Observe, decide, apply. Returns how many steps were applied; a failed step is told and decided again."""

@@ -6,6 +6,7 @@ machine that slept, nor a daemon that was held still makes a child look dead.
 """
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from daemon import machine
 from daemon.clock import monotonic_s
-from store.runs import HEARTBEAT, LOG, PROGRESS, STACK, recent_progress
+from store.runs import HEARTBEAT, LOG, PROGRESS, SPEC, STACK, recent_progress
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Vigil:
         self._looked_s = clock()
         self._marks: tuple[tuple[int, int], ...] = ()
         self.silent_s = 0.0
+        self.patience = _patience(run)
         self.median_step_s: float | None = None
         self.step = 0
         self.micro_batch = 0
@@ -64,6 +66,15 @@ class Vigil:
         if lines:
             self.step = int(lines[-1].get("step") or self.step)
             self.micro_batch = int(lines[-1].get("micro_batch") or self.micro_batch)
+
+
+def _patience(run: Path) -> tuple[float, float] | None:
+    """hang_s and hang_factor of the job's frozen config: a reload does not shorten the time of a child that runs."""
+    try:
+        training = json.loads((run / SPEC).read_bytes())["settings"]["training"]
+        return float(training["hang_s"]), float(training["hang_factor"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _mark(path: Path) -> tuple[int, int]:

@@ -156,6 +156,21 @@ def test_a_resume_point_that_does_not_fit_is_left_alone(damage: str, task: Chang
     assert "starting anew" in caplog.text
 
 
+def test_a_rotten_resume_point_gives_way_to_the_one_before(task: Change, run_in: RunIn, caplog: pytest.LogCaptureFixture) -> None:
+    stopped = StopAfter(run_in("01-train").root, 4)
+    with pytest.raises(Stopped):
+        PeftBackend().train(task(), stopped)
+    newest = stopped.root / "resume/step_000004"
+    weights = bytearray((newest / "optimizer.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (newest / "optimizer.safetensors").write_bytes(weights)
+    resumed = run_in("02-train")
+    PeftBackend().train(task(checkpoint=str(newest)), resumed)
+    assert list(losses_of(resumed)) == [4, 5, 6], "after step 3, the one before"
+    assert [candidate.step for candidate in results_of(resumed).candidates] == [3, 6]
+    assert "has other bytes than were sealed" in caplog.text
+
+
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_the_micro_batch_does_not_change_the_training(micro_batch: int, task: Change, run_in: RunIn) -> None:
     whole, cut = run_in("01-train"), run_in("02-train")
