@@ -194,7 +194,10 @@ class Circle:
     def job_folders(self) -> dict[str, Path]:
         """`ls home/jobs/*/`: job id -> its folder, oldest first."""
         while True:
-            found = {folder.name: folder for folder in (*self.home.glob("jobs/*/job-*"), *self.home.glob("jobs/*/*/job-*"))}
+            try:
+                found = {folder.name: folder for folder in (*self.home.glob("jobs/*/job-*"), *self.home.glob("jobs/*/*/job-*"))}
+            except FileNotFoundError:  # one was renamed while the glob looked into it
+                continue
             if self._known <= found.keys():  # else one was on its way from folder to folder; a job never vanishes
                 self._known = set(found)
                 return dict(sorted(found.items()))
