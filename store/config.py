@@ -71,9 +71,7 @@ class ConfigLoader:
         targets = config.deploy.targets or (TargetConfig(name="local", path=serving.home),)
         targets = tuple(target.model_copy(update={"path": place(target.path)}) for target in targets)
         validation = config.validation.model_copy(update={"references": tuple(place(path) for path in config.validation.references)})
-        alerts = config.alerts.model_copy(
-            update={"urls_file": place(config.alerts.urls_file), "webhook_key_file": place(config.alerts.webhook_key_file)}
-        )
+        alerts = config.alerts.model_copy(update={"urls_file": place(config.alerts.urls_file), "webhook_key_file": place(config.alerts.webhook_key_file)})
         return config.model_copy(
             update={
                 "home": home,

@@ -105,7 +105,12 @@ class RunFolder:
             return
         self._stage, self._reported_at = stage, now
         line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": stage}
-        values |= {"step_s": self._step_s(now) if stage == "train" else None, "micro_batch": self.micro_batch or None, "tokens": self.tokens or None, "network": self.network or None}
+        values |= {
+            "step_s": self._step_s(now) if stage == "train" else None,
+            "micro_batch": self.micro_batch or None,
+            "tokens": self.tokens or None,
+            "network": self.network or None,
+        }
         known = {key: _short(value) for key, value in values.items() if value is not None}
         append_line(self.root / PROGRESS, json.dumps(line | known | {"memory_mb": peak_memory_mb()}))
 

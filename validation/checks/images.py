@@ -143,7 +143,11 @@ def picture_from_elsewhere_in_a_foreign_part(value: Value) -> Iterator[Problem]:
     """A URL in a part as other tools write it (image_url, source), or in images that are a text."""
     plain = value.plain if isinstance(value.plain, dict) else {}
     images = plain.get("images")
-    names = [("$.images", images)] if isinstance(images, str) else [(f"$.images[{index}]", one) for index, one in enumerate(images if isinstance(images, list) else ())]
+    names = (
+        [("$.images", images)]
+        if isinstance(images, str)
+        else [(f"$.images[{index}]", one) for index, one in enumerate(images if isinstance(images, list) else ())]
+    )
     for path, name in [*names, *_foreign_parts(plain)]:
         fault = leads_elsewhere(name) if isinstance(name, str) else ""
         if fault:
