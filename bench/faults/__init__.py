@@ -67,12 +67,14 @@ class Trial:
         return made
 
     def end(self) -> None:
-        """End every process that the recipe has started, and what outlived it because a guard was gone."""
+        """End every process that the recipe has started; and what outlives it because a guard is gone, or because it is not
+        the daemon but a program that holds the daemon (`circle.prefix`)."""
         for circle in self._circles:
+            is_loose = "tether" in circle.env["LORAD_BENCH_WITHOUT"] or circle.prefix
             for process in circle._started:
                 process.kill()
-                for child in process.children:
-                    if "tether" in circle.env["LORAD_BENCH_WITHOUT"] and lives(child):
+                for child in process.children if is_loose else ():
+                    if lives(child):
                         child.kill()
             circle.end()
 

@@ -149,7 +149,6 @@ def sync_error(trial: Trial) -> Outcome:
     status = daemon.exit_status()
     told = _told(circle.root / "home", daemon.said)
     serves = circle.is_ready()
-    circle.prefix = ()
     acknowledged = [line.split('"job": "')[1].split('"')[0] for line in _lines(circle.root / "home" / "status.jsonl") if '"job.queued"' in line]
     lost = [job for job in acknowledged if job not in circle.job_folders()]
     figure = {"exit": status, "ended_s": round(ended_s, 1), "lost": len(lost), "serves_on": serves}

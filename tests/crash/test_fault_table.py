@@ -34,9 +34,8 @@ def test_what_a_machine_lacks_is_told_and_is_never_held(capsys: pytest.CaptureFi
     def lacks(trial: Trial) -> Outcome:
         raise CannotRun("no root here")
 
-    assert main("", "json", {"F99": fault_of(lacks)}) == 1
-    told = json.loads(capsys.readouterr().out)["F99"]
-    assert (told["held"], told["state"], told["note"]) == (False, "not run", "not run: no root here")
+    assert main("", "json", {"F99": fault_of(lacks)}) == 0
+    assert json.loads(capsys.readouterr().out) == {"F99": {"held": False, "figure": None, "note": "not run: no root here"}}
 
 
 def test_a_recipe_that_breaks_is_not_held_and_the_next_has_its_turn(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,8 +48,9 @@ def test_a_recipe_that_breaks_is_not_held_and_the_next_has_its_turn(capsys: pyte
     assert ["NO" in lines[1], "yes" in lines[2], "lost 0" in lines[2]] == [True, True, True]
 
 
-def test_all_held_is_the_only_good_exit() -> None:
+def test_the_exit_status_says_whether_a_fault_did_harm() -> None:
     assert main("F99", "json", {"F99": fault_of(guarded_well)}) == 0
+    assert main("F99", "json", {"F99": fault_of(lambda trial: Outcome(held=False, figure=1))}) == 1
     assert main("F77", "json", {"F99": fault_of(guarded_well)}) == 2
 
 
