@@ -19,10 +19,10 @@ Stage = Callable[[Circle], AbstractContextManager[None]]
 
 @contextmanager
 def settling(circle: Circle) -> Iterator[None]:
-    """Claimed, while the gate is busy with another file."""
+    """Claimed, while the gate is busy with another file, one at level deep, beside which it takes no other."""
     circle.brake("gate")
     circle.start_both()
-    circle.drop(b"not JSON\n", "before.jsonl")
+    circle.drop(b"not JSON\n", "before.jsonl", sidecar={"level": "deep"})
     circle.wait(circle.in_gate, "the other file is in the gate")
     circle.drop(CONTENT)
     circle.wait(lambda: [folder for folder in circle.drops("settling") if (folder / "original").exists()], "the drop is settling")

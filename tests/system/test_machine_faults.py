@@ -91,7 +91,7 @@ def test_without_rsync_a_job_waits_in_releasing_until_it_is_there(circle: Circle
     programs.mkdir()
     circle.env["PATH"] = str(programs)
     circle.start_both()
-    assert circle.wait(lambda: circle.status()["error"], "status tells at the start")["code"] == "RSYNC_MISSING"
+    assert circle.wait(lambda: (read_json(circle.home / "status.json") or {}).get("error"), "status tells at the start")["code"] == "RSYNC_MISSING"
     circle.drop(CONTENT)
     job = circle.wait_state("releasing")
     circle.wait(lambda: "rsync is not on PATH" in circle.facts(job)["reason"], "the job says why it waits")
