@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from core.errors import ConfigError
 from core.names import DEFAULT_BASE, DEFAULT_HOME
+from core.recipe import DistributedConfig, LoraConfig, ProfileConfig, Stages, TrainingConfig
 from core.sections import (
     IDENTITY,
     RESTART,
@@ -17,14 +18,12 @@ from core.sections import (
     AlertsConfig,
     DeployConfig,
     InboxConfig,
-    LoraConfig,
     RankingConfig,
     RetentionConfig,
     ScheduleConfig,
     Section,
     ServingConfig,
     ThermalConfig,
-    TrainingConfig,
     ValidationConfig,
     Words,
 )
@@ -44,7 +43,7 @@ class Config(Section):
     """Base model by name."""
     model_path: Annotated[str, Field(json_schema_extra=RESTART_BOTH)] = ""
     """Base model as a local Hugging Face folder; wins over model_name."""
-    backend: Annotated[Literal["auto", "peft", "stub"], Field(json_schema_extra=RESTART_BOTH)] = "auto"
+    backend: Annotated[Literal["auto", "unsloth", "peft", "mlx", "stub"], Field(json_schema_extra=RESTART_BOTH)] = "auto"
     """Which trainer runs."""
     allow_stub: bool = False
     """Whether results of the stub backend may be promoted."""
@@ -54,20 +53,26 @@ class Config(Section):
     """Extra columns of the rows that are passed through and never looked at."""
     specs: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Your own schemas: {"id": "specs/mine.json"}; a relative path starts at the config's folder."""
-    objective: Annotated[Literal["auto", "sft"], Field(json_schema_extra=IDENTITY)] = "auto"
-    """What is optimised."""
-    method: Annotated[Literal["auto", "lora"], Field(json_schema_extra=SIDECAR)] = "auto"
-    """What is trained."""
+    objective: Annotated[Literal["auto", "sft", "dpo", "kto", "orpo"], Field(json_schema_extra=IDENTITY)] = "auto"
+    """What is optimised. auto: by the schema of the rows (preference: dpo, unpaired: kto, else sft)."""
+    method: Annotated[Literal["auto", "lora", "qlora", "full"], Field(json_schema_extra=SIDECAR)] = "auto"
+    """What is trained: an adapter, an adapter on a 4-bit base (nf4, double quantisation), or every weight. auto: lora, qlora where a GPU is too small."""
     batch_size: Annotated[int, Field(ge=1, le=65_536, json_schema_extra=SIDECAR)] = 16
     """Effective batch: rows behind one optimizer step."""
     learning_rate: Annotated[float, Field(gt=0, lt=1, json_schema_extra=SIDECAR)] = 2e-4
-    """Peak learning rate."""
-    max_length: Annotated[int, Field(ge=8, le=1_048_576, json_schema_extra=IDENTITY)] = 1024
-    """Longest row in tokens; longer rows are left out and counted."""
+    """Peak learning rate. Unset: 2e-4, 1e-4 from an incumbent, 5e-5 for a small drop of corrections."""
+    max_length: Annotated[int, Field(ge=8, le=1_048_576, json_schema_extra=IDENTITY)] = 2048
+    """Longest row in tokens, capped by the base's own limit; longer rows are left out and counted."""
     slots: Annotated[int, Field(ge=1, le=16, json_schema_extra=RESTART)] = 1
     """Jobs that train at once, where the devices and their memory allow it: each slot is a GPU, or the CPU."""
     lora: LoraConfig = LoraConfig()
     training: TrainingConfig = TrainingConfig()
+    profile: ProfileConfig = ProfileConfig()
+    profiles: dict[str, str] = {}  # noqa: RUF012
+    """Your own profiles: {"name": "profiles/mine.py"}; a relative path starts at the config's folder."""
+    stages: Stages = ()
+    """Stages of a training, one after another; none: one stage over all rows."""
+    distributed: DistributedConfig = DistributedConfig()
     validation: ValidationConfig = ValidationConfig()
     ranking: RankingConfig = RankingConfig()
     deploy: DeployConfig = DeployConfig()

@@ -34,52 +34,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False)
 
 
-class LoraConfig(Section):
-    """The adapter's shape."""
-
-    r: Annotated[int, Field(ge=1, le=512, json_schema_extra=SIDECAR)] = 16
-    """Rank."""
-    alpha: Annotated[int, Field(ge=1, le=65_536, json_schema_extra=SIDECAR)] = 32
-    """Scale: the adapter's output is multiplied by alpha / r."""
-    dropout: Annotated[float, Field(ge=0, lt=1, json_schema_extra=SIDECAR)] = 0.0
-    """Dropout on the adapter's input."""
-    targets: Annotated[str, Field(json_schema_extra=SIDECAR)] = "all-linear"
-    """Which linear layers get an adapter: all-linear, or names joined by commas."""
-
-
-class TrainingConfig(Section):
-    """How long and how training runs."""
-
-    epochs: Annotated[float, Field(gt=0, le=10_000, json_schema_extra=SIDECAR)] = 2.0
-    """Passes over the train split."""
-    max_steps: Annotated[int, Field(ge=0, le=1_000_000_000, json_schema_extra=SIDECAR)] = 0
-    """Upper bound of optimizer steps; 0 means none."""
-    micro_batch: Annotated[int, Field(ge=0, le=65_536, json_schema_extra=SIDECAR)] = 0
-    """Rows in one forward pass; 0 lets the trainer choose by tokens. The effective batch stays batch_size."""
-    warmup_ratio: Annotated[Share, Field(json_schema_extra=SIDECAR)] = 0.05
-    """Share of the steps over which the learning rate rises."""
-    weight_decay: Annotated[float, Field(ge=0, json_schema_extra=SIDECAR)] = 0.0
-    """AdamW weight decay."""
-    max_grad_norm: Annotated[float, Field(gt=0, json_schema_extra=SIDECAR)] = 1.0
-    """Gradients are clipped to this norm."""
-    checkpoints: Annotated[int, Field(ge=1, le=20, json_schema_extra=SIDECAR)] = 3
-    """Checkpoints kept for ranking, evenly spaced; the last step is always one."""
-    seed: Annotated[int, Field(ge=0, json_schema_extra=SIDECAR)] = 0
-    """Seed of the row order and of the adapter's first values."""
-    threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads of trainer children; 0 means all cores."""
-    max_attempts: Count = 3
-    """Crashes of a child after which its job fails (or, in ranking, is held)."""
-    hang_factor: Annotated[float, Field(gt=1)] = 20.0
-    """A child that is silent for so many times its median step is taken to hang (never under hang_s)."""
-    hang_s: Annotated[float, Field(gt=0)] = 300.0
-    """Least silence, in seconds, that is taken for a hang; before the first step, while it loads, twice this."""
-    network: bool = False
-    """Whether trainer children may reach the network; they need none."""
-    max_overlong_share: Annotated[Share, Field(json_schema_extra=SIDECAR)] = 0.05
-    """Share of rows over max_length above which the job fails instead of leaving them out."""
-
-
 class ValidationConfig(Section):
     """The gate."""
 

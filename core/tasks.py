@@ -26,12 +26,15 @@ class TrainTask:
     """Train an adapter from the base on the train split of `rows`; later drops supersede rows of a known group."""
 
     job: str
-    backend: str  # peft or stub
+    backend: str  # unsloth, peft, mlx or stub
     base: str  # folder of the sealed base; empty for the stub
     rows: tuple[RowsOf, ...]
     settings: Mapping[str, object]  # the frozen config, nested (core.config.Config as JSON)
     checkpoint: str | None = None  # folder of a sealed resume point
     micro_batch: int | None = None  # set by the memory ladder: most rows of a forward pass; its tokens shrink alike
+    origins: Mapping[str, str] = field(default_factory=dict)  # dotted key -> where its value comes from; default: nobody set it
+    this_drop: str = ""  # the drop that made the job; the others are history
+    start: str | None = None  # folder of the adapter that the training goes on from; None: a new one
     kind: Literal["train"] = "train"
 
 

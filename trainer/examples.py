@@ -12,17 +12,16 @@ from rendering.tokens import Encoding, Renderer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One row. `learnt` are the positions in `ids` whose token is predicted; the last `num_last` are of the last turn."""
+    """One row. `learnt` are the positions in `ids` whose token is predicted; the last `num_last` are of the last turn.
+
+    `weights` has the length of `learnt`: the weight of each predicted token in the loss, row's and message's multiplied.
+    """
 
     row: Row
     ids: "array[int]"  # array.array takes no subscript at run time
     learnt: "array[int]"
+    weights: "array[float]"
     num_last: int
-
-    @property
-    def weight(self) -> float:
-        """The weight of the row in the loss."""
-        return self.row.weight
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,7 +69,8 @@ def encode_row(renderer: Renderer, row: Row) -> Example:
 def example_of(row: Row, encoding: Encoding) -> Example:
     """The example of an encoding. The first token of all has no context to be predicted from."""
     learnt = array("i", (index for index, learns in enumerate(encoding.supervised) if learns and index))
-    return Example(row=row, ids=array("i", encoding.ids), learnt=learnt, num_last=sum(index >= encoding.last_turn for index in learnt))
+    weights = array("f", [row.weight]) * len(learnt)
+    return Example(row=row, ids=array("i", encoding.ids), learnt=learnt, weights=weights, num_last=sum(index >= encoding.last_turn for index in learnt))
 
 
 def encode_rows(renderer: Renderer, rows: Sequence[Row], max_length: int, beat: Callable[[], None] = lambda: None) -> Examples:

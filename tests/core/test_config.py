@@ -136,7 +136,8 @@ def test_a_job_key_of_the_wrong_type_is_named(key: str, value: object) -> None:
 
 
 def test_the_identity_keys_change_rows_or_objective_only() -> None:
-    assert set(identity_of(Config())) == {"schema_id", "objective", "max_length"}
+    rows = {"schema_id", "max_length", "profile.name", "profile.options"}
+    assert set(identity_of(Config())) == rows | {"objective", "training.corrections", "training.last_turn_only"}
 
 
 def test_names_below_a_mapping_are_names_and_not_keys() -> None:

@@ -112,13 +112,13 @@ class Training:
     def _step(self, step: int) -> float | None:
         """One optimizer step; its loss, or None where a stop came before its last micro-batch was done."""
         examples = [self.setup.train.kept[index] for index in self.plan.rows(step)]
-        total_weight = sum(example.weight * len(example.learnt) for example in examples)
+        total_weight = sum(sum(example.weights) for example in examples)
         self.model.train()
         batches = list(micro_batches(self.forward, examples, self.cut))
         total = 0.0
         for number, batch in enumerate(batches, start=1):
             losses = self.forward.token_losses(batch)
-            weights = torch.tensor([example.weight for example in batch for _ in example.learnt], device=losses.device)
+            weights = torch.tensor([weight for example in batch for weight in example.weights], device=losses.device)
             loss = (losses * weights).sum() / total_weight
             loss.backward()
             self.run.beat()
