@@ -6,7 +6,7 @@ A child writes here and nowhere else. `exit.json` is written last, by `trainer._
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +48,8 @@ class RunFolder:
         self.stopping = False
         self.stops_at_once = True
         """Whether a TERM ends the child where it stands; a training sets this to False and looks at `stopping`."""
+        self.listeners: list[Callable[[Mapping[str, object]], None]] = []
+        """Each hears every line that progress.jsonl gets."""
         self._clock = clock
         self._hold = hold
         self._reported_at = 0.0
@@ -112,7 +114,10 @@ class RunFolder:
             "network": self.network or None,
         }
         known = {key: _short(value) for key, value in values.items() if value is not None}
-        append_line(self.root / PROGRESS, json.dumps(line | known | {"memory_mb": peak_memory_mb()}))
+        whole = line | known | {"memory_mb": peak_memory_mb()}
+        append_line(self.root / PROGRESS, json.dumps(whole))
+        for listener in self.listeners:
+            listener(whole)
 
     def _step_s(self, now: float) -> float | None:
         """Seconds that a step took since the last line about steps, pauses for heat left out; None before there are two lines."""
