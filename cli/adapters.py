@@ -11,7 +11,7 @@ from cli.asking import ask, say
 from cli.options import config_option, format_option, show_json
 from core.commands import CommandKind
 from core.errors import LoradError, UsageError
-from core.names import parse_adapter
+from core.names import DEFAULT_ADAPTER, parse_adapter
 from store.config_file import config_path, home_of
 from store.durable import lines_of
 from store.paths import Home
@@ -53,9 +53,17 @@ def _row(release: Release, live: dict[str, str | None]) -> dict[str, Any]:
         "job": manifest.job,
         "backend": manifest.backend,
         "base_sha256": manifest.base_sha256,
+        "profile": f"{manifest.profile.name} {manifest.profile.version}" if manifest.profile else "",
         "created_at": manifest.created_at.isoformat(),
         "folder": str(release.folder),
     }
+
+
+def is_known(home: Home, adapter: str) -> bool:
+    """Whether a job of this adapter was ever made, or it answers to drops that name none."""
+    from cli.jobs import rows_of
+
+    return adapter == DEFAULT_ADAPTER or any(row["adapter"] == adapter for row in rows_of(home))
 
 
 def _show(rows: Sequence[dict[str, Any]], output: str, empty: str) -> None:
@@ -91,6 +99,8 @@ def show(adapter: str, config: str | None, output: str) -> None:
     home, name = home_of(config_path(config)), parse_adapter(adapter)
     live = live_of(home)
     rows = [_row(release, live) for release in read_releases(home) if release.adapter == name]
+    if not rows and not is_known(home, name):
+        raise UsageError(f"no adapter {name!r} in {str(home.root)!r}", hint="`lorad adapters list` names them", code="ADAPTER_UNKNOWN")
     _show(rows, output, f"{name} has no release yet")
 
 

@@ -42,18 +42,26 @@ def show(config: str | None, origin: bool, job: str | None, output: str) -> None
 @format_option()
 def check(config: str | None, file: str | None, output: str) -> None:
     """Whether a config file is right (exit 3 and why, if not). Without FILE: the one that --config names."""
+    from core.abilities import unfit_keys
     from core.config import changed_keys
     from store.config import ConfigLoader
+    from store.engines import choose_backend
 
     loader = ConfigLoader(file or config)
     resolved = loader.load()
     follow_names(resolved.config)
+    unfit = [one.words for one in unfit_keys(resolved.config, choose_backend(resolved.config).name)]
     running = _in_force(resolved.config.home)
     changed = changed_keys(running, resolved.config) if running is not None else ()
     if output == "json":
-        show_json({"ok": True, "file": str(loader.path), "warnings": list(resolved.warnings), "differs_from_daemon": list(changed)})
+        became = [{"alias": found.alias, "key": found.key, "value": found.value, "note": found.note} for found in loader.became]
+        known = {"warnings": [*resolved.warnings, *unfit], "differs_from_daemon": list(changed), "aliases": became}
+        show_json({"ok": True, "file": str(loader.path)} | known)
         return
-    for warning in resolved.warnings:
+    for found in loader.became:
+        if not found.is_lost:  # the others are among the warnings
+            click.echo(f"  {found.words}")
+    for warning in (*resolved.warnings, *unfit):
         click.echo(f"warning: {warning}", err=True)
     held = {key: what for key, what in _waiting(file or config).items() if key in changed and what != RELOADED}
     parts = [f"{loader.path} is right"]
@@ -68,11 +76,13 @@ def follow_names(config: Any) -> None:
 
     from daemon.schedules import Times, zone_of
     from rendering.ownspecs import load_specs
+    from rendering.profiles import check_profiles
     from validation.profiles import resolve_profile
 
     load_specs(config.specs, Path())
     for name in (config.validation.profile, *config.validation.profiles):
         resolve_profile(name, config.validation.profiles)
+    check_profiles(config)
     for name, entry in config.schedule.entries.items():
         Times(name, entry, zone_of(config.schedule), datetime.now(UTC))  # noqa: TID251 - a person looks now
 
@@ -81,8 +91,10 @@ def _of_file(config: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     from core.config import flatten
     from store.config import ConfigLoader
 
-    resolved = ConfigLoader(config).load()
-    return flatten(resolved.config.model_dump(mode="json")), resolved.origins
+    loader = ConfigLoader(config)
+    resolved = loader.load()
+    foreign = {found.key: f"{resolved.origins[found.key]}: {found.alias}" for found in loader.became if found.key}
+    return flatten(resolved.config.model_dump(mode="json")), resolved.origins | foreign
 
 
 def _of_job(config: str | None, job: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,11 @@ from cli.setting import Asked, Target, target_of
 from core.errors import LoradError, UsageError
 
 if TYPE_CHECKING:
+    from core.config import Config
     from core.records import Job
     from rendering.picture import Album, Picture, Unseen
-    from rendering.specs import Message, Tools
+    from rendering.profiles import DataProfile
+    from rendering.rows import Row
     from rendering.tokens import Renderer
     from store.paths import Home
     from validation.checks.registry import Line
@@ -37,25 +39,17 @@ class _View:
     frame: "Album"  # still without rows
     base: Path
     lines: tuple[int, ...]  # empty: the first few
+    profile: "DataProfile"
+    last_turn_only: bool
 
     @classmethod
-    def of(cls, base: Path, lines: tuple[int, ...], *, source: str, schema: str, max_length: int) -> "_View":
-        """Of a base model's folder; `max_length` 0: not known."""
-        from rendering.picture import Album
+    def of(cls, base: Path, lines: tuple[int, ...], frame: "Album", config: "Config | None") -> "_View":
+        """Of a base model's folder, under the profile of the config. Raises ConfigError."""
+        from core.recipe import ProfileConfig
+        from rendering.profiles import profile_of
 
-        return cls(frame=Album(source=source, schema=schema, model=base.name, max_length=max_length, rows=()), base=base, lines=lines)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Conversation:
-    """A row, or one answer of a pair, ready to be encoded."""
-
-    line: int
-    messages: "Sequence[Message]"
-    tools: "Tools"
-    weight: float
-    part: str = ""
-    note: str = ""
+        profile = profile_of(config.profile, config.profiles) if config else profile_of(ProfileConfig(), {})
+        return cls(frame=frame, base=base, lines=lines, profile=profile, last_turn_only=bool(config and config.training.last_turn_only))
 
 
 @click.command()
@@ -123,16 +117,28 @@ def _album(view: _View, rows: "Callable[[Renderer], Drawn]") -> "Album":
     return replace(view.frame, rows=drawn, notes=tuple(notes))
 
 
-def _drawn(row: _Conversation, view: _View, renderer: "Renderer") -> "Picture | Unseen":
+def _drawn(row: "Row", view: _View, renderer: "Renderer", notes: tuple[str, ...] = ()) -> "Drawn":
+    """The pictures of one row as it is learnt: under the profile, each answer of a pair by itself."""
     from rendering.picture import Unseen, draw
+    from rendering.profiles import changes, prepare
 
     try:
-        encoding = renderer.encode(row.messages, tools=row.tools)
+        (learnt,) = prepare([row], view.profile, last_turn_only=view.last_turn_only)
     except LoradError as error:
-        id = TEMPLATE_FINDINGS.get(error.code, error.code)
-        return Unseen(line=row.line, part=row.part, id=id, message=error.what, hint=error.hint)
-    picture = draw(renderer, encoding, view.frame.max_length, line=row.line, part=row.part, weight=row.weight)
-    return replace(picture, notes=(row.note, *picture.notes)) if row.note else picture
+        yield Unseen(line=row.line, id=error.code, message=error.what, hint=error.hint)
+        return
+    parts = [("", row.messages, learnt.messages)]
+    if row.rejected is not None and learnt.rejected is not None:
+        parts = [("chosen", row.messages, learnt.messages), ("rejected", row.rejected, learnt.rejected)]
+    for part, before, after in parts:
+        try:
+            encoding = renderer.encode(after, tools=row.tools)
+        except LoradError as error:
+            id = TEMPLATE_FINDINGS.get(error.code, error.code)
+            yield Unseen(line=row.line, part=part, id=id, message=error.what, hint=error.hint)
+            continue
+        picture = draw(renderer, encoding, view.frame.max_length, line=row.line, part=part, weight=row.weight)
+        yield replace(picture, notes=(*notes, *picture.notes), profile=view.profile.name, changes=tuple(changes(before, after)))
 
 
 # --- rows of a file
@@ -142,11 +148,15 @@ def _view_of_file(target: Target, lines: tuple[int, ...]) -> _View:
     around = target.validator.setting.around
     if not around.base:
         raise UsageError("no base model is here", hint="pass --model NAME or PATH, or run `lorad models pull`", code="MODEL_MISSING")
-    return _View.of(Path(around.base), lines, source=target.name, schema=target.schema_id, max_length=around.max_length)
+    from rendering.picture import Album
+
+    frame = Album(source=target.name, schema=target.schema_id, model=Path(around.base).name, max_length=around.max_length, rows=())
+    return _View.of(Path(around.base), lines, frame, target.config)
 
 
 def _rows_of_file(target: Target, view: _View, renderer: "Renderer") -> "Drawn":
     from rendering.picture import Unseen
+    from rendering.rows import Row
     from rendering.specs import BAD_JSON
     from validation.checks.files import BOM
 
@@ -164,10 +174,21 @@ def _rows_of_file(target: Target, view: _View, renderer: "Renderer") -> "Drawn":
         except BAD_JSON:
             yield _refused(line, raw, target)
             continue
-        rejected = spec.rejected(row) if spec.objective == "dpo" else None
-        parts = [("chosen", spec.messages(row)), ("rejected", rejected)] if rejected else [("", spec.messages(row))]
-        for part, messages in parts:
-            yield _drawn(_Conversation(line=line, messages=messages, tools=spec.tools(row), weight=row.weight, part=part), view, renderer)
+        yield from _drawn(
+            Row(
+                drop="",
+                line=line,
+                group="",
+                split="train",
+                schema_id=spec.id,
+                messages=spec.messages(row),
+                weight=row.weight,
+                tools=spec.tools(row),
+                rejected=spec.rejected(row) if spec.objective == "dpo" else None,
+            ),
+            view,
+            renderer,
+        )
 
 
 def _lines_of(target: Target, view: _View) -> "Iterator[Line]":
@@ -232,6 +253,7 @@ def _job(job: str, config: str | None) -> "tuple[Home, Job]":
 
 def _view_of_job(home: "Home", job: "Job", model: str | None, max_length: int | None, lines: tuple[int, ...]) -> _View:
     from core.config import Config
+    from rendering.picture import Album
     from store.bases import base_folder, models_dir
     from store.jobs import read_config
 
@@ -241,8 +263,8 @@ def _view_of_job(home: "Home", job: "Job", model: str | None, max_length: int | 
         what = f"the config that was frozen with job {job.id!r} cannot be read: {type(error).__name__}"
         raise LoradError(what, hint="inspect the file itself, with --model and --max-length", code="SETTINGS_UNFIT") from None
     folder = base_folder(frozen) if model is None else Path(model) if Path(model).is_dir() else models_dir(frozen) / model
-    source = f"job {job.id} ({job.card.file})"
-    return _View.of(folder, lines, source=source, schema=frozen.schema_id, max_length=max_length or frozen.max_length)
+    frame = Album(source=f"job {job.id} ({job.card.file})", schema=frozen.schema_id, model=folder.name, max_length=max_length or frozen.max_length, rows=())
+    return _View.of(folder, lines, frame, frozen)
 
 
 def _rows_of_job(home: "Home", job: "Job", view: _View, renderer: "Renderer") -> "Drawn":
@@ -264,7 +286,7 @@ def _rows_of_job(home: "Home", job: "Job", view: _View, renderer: "Renderer") ->
             yield Unseen(line=line, id=NO_ROW, message="the drop has no accepted row in this line", hint="name another line")
             continue
         note = f"it belongs to the {row.split} split" + ("" if row.split == "train" else ": it is never trained on")
-        yield _drawn(_Conversation(line=line, messages=row.messages, tools=row.tools, weight=row.weight, note=note), view, renderer)
+        yield from _drawn(row if row.objective == "dpo" else replace(row, rejected=None), view, renderer, (note,))
 
 
 # --- out

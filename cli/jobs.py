@@ -77,8 +77,9 @@ def show(job: str, config: str | None, output: str) -> None:
     found, folder = _find(home, job)
     order, verdict = evidence(home, found)
     checkpoint = newest_checkpoint(home, job)
+    settings = settings_of(home, job)
     if output == "json":
-        known = {"folder": str(folder), "runs": str(home.runs(job)), "checkpoint": str(checkpoint) if checkpoint else None}
+        known = {"settings": settings, "folder": str(folder), "runs": str(home.runs(job)), "checkpoint": str(checkpoint) if checkpoint else None}
         show_json({**to_plain(found), **known, "ranking": _read_json(order), "verdict": _read_json(verdict)})
         return
     click.echo(f"{found.id}  {found.state.value}  adapter {found.card.adapter}  from {found.card.file}")
@@ -87,9 +88,31 @@ def show(job: str, config: str | None, output: str) -> None:
         click.echo(f"  {reason}")
     if hint := getattr(found.facts, "hint", ""):
         click.echo(f"  what to do: {hint}")
+    for line in settings_lines(settings):
+        click.echo(f"  {line}")
     if order is not None:
         click.echo(render(order, verdict))
     click.echo(f"  folder {folder}\n  runs   {home.runs(job)}" + (f"\n  newest checkpoint {checkpoint}" if checkpoint else ""))
+
+
+def settings_of(home: Home, job: str) -> dict[str, Any]:
+    """What the newest training of a job went by, with reasons: its settings.json; empty before there is one."""
+    from store.runs import read_settings
+
+    runs = sorted(home.runs(job).glob("*-train"), reverse=True)
+    return next((found for run in runs if (found := read_settings(run))), {})
+
+
+def settings_lines(settings: dict[str, Any]) -> list[str]:
+    """The backend, each value that somebody set or the data settled, and warnings, with the reasons, a line each."""
+    if not settings:
+        return []
+    backend = settings.get("backend", {})
+    lines = [f"backend {backend.get('name')}: {backend.get('why')}"]
+    told = {key: entry for key, entry in settings.get("values", {}).items() if entry["origin"] != "default"}
+    lines += [f"{key} = {entry['value']}  ({entry['origin']}: {entry['why']})" for key, entry in told.items() if entry["origin"] == "settled"]
+    lines += [f"{key} = {entry['value']}  ({entry['origin']})" for key, entry in told.items() if entry["origin"] != "settled"]
+    return [*lines, *(f"warning: {warning}" for warning in settings.get("warnings", []))]
 
 
 def newest_checkpoint(home: Home, job: str) -> Path | None:

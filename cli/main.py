@@ -32,6 +32,7 @@ VERBS = {
     "doctor": ("cli.doctor", "Check machine, disk, config, base, targets, units; say what to do."),
     "support-bundle": ("cli.support", "Write one file for whoever helps: no secrets, no text of rows."),
     "plan": ("cli.plan", "What a file would take: tokens, time, memory, disk; whether it could be judged."),
+    "train": ("cli.train", "Train on a file here and now, without a daemon."),
     "models": ("cli.models", "List, fetch and recommend base models."),
 }
 

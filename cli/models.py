@@ -80,6 +80,28 @@ def pull(name: str | None, config: str | None, output: str) -> None:
         click.echo(f"{'sentence' if name == SENTENCE_MODEL else 'base'} model ready in {folder} ({seconds} s)")
 
 
+@models.command("init")
+@click.argument("name")
+@click.option("--from", "parent", required=True, metavar="BASE", help="Name of a base in models_dir (`lorad models list`).")
+@click.option("--add-tokens", "tokens", required=True, metavar="TOKENS", help='New special tokens, joined by commas: "<context>,<response>".')
+@config_option
+@format_option()
+def init_base(name: str, parent: str, tokens: str, config: str | None, output: str) -> None:
+    """Make a base of your own in models_dir: BASE with new tokens. Train on it with model_name = NAME."""
+    from store.bases import read_base
+    from store.config import ConfigLoader
+    from trainer.newbase import init_base as make
+    from trainer.newbase import tokens_of
+
+    wanted = tokens_of(tokens)
+    folder = make(ConfigLoader(config).load().config, name, parent, wanted, lambda text: click.echo(text, err=output == "json"))
+    if output == "json":
+        base = read_base(folder)
+        show_json({"name": name, "folder": str(folder), "source_sha256": base.source_sha256, "source": base.source, "licence": base.licence, "tokens": wanted})
+    else:
+        click.echo(f"train on it with: model_name = {name!r}")
+
+
 @models.command("recommend")
 @click.option("--data", type=click.Path(exists=True, path_type=Path), metavar="FILE", help="What is to be trained on; else 1,000 rows of 300 tokens.")
 @config_option

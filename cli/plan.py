@@ -1,7 +1,7 @@
 """`lorad plan`: what a file would take and meet, before anything runs."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.devices import BaseShape
     from core.estimate import Expected
     from core.forecast import Judgement
+    from core.hyperparameters import Settled
     from store.paths import Home
     from trainer.plan import Plan
 
@@ -31,6 +32,7 @@ class _Asked:
 
     target: "Target"
     config: "Config"
+    origins: dict[str, str]
     home: "Home"
     adapter: str
     level: str
@@ -38,6 +40,7 @@ class _Asked:
     not_before: str
     again: bool
     now: datetime
+    frozen: "Config | None" = None  # the config as the job would freeze it, before values were settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class _Found:
     judgement: "Judgement"
     places: dict[str, list[int]]  # split -> rows of the file that a model can read
     plan: "Plan | None"  # None: nothing to train on
+    settled: "Settled"
     note: str
 
 
@@ -66,6 +70,7 @@ def plan(file: Path, adapter: str, settings: tuple[str, ...], config: str | None
     """
     asked = _asked(file, adapter, settings, config)
     found = _found(asked)
+    asked = replace(asked, config=found.settled.config, frozen=asked.config)
     told = _told(asked, found)
     if output == "json":
         show_json(told)
@@ -102,6 +107,7 @@ def _asked(file: Path, adapter: str, settings: tuple[str, ...], config: str | No
     return _Asked(
         target=target,
         config=made,
+        origins=resolved.origins,
         home=Home(Path(made.home)),
         adapter=parse_adapter(adapter),
         level=level,
@@ -136,8 +142,34 @@ def _found(asked: _Asked) -> _Found:
         if rows.is_kept(place, config.max_length):
             places[judgement.splits[group]].append(place)
     num_rows = len(places["train"]) + earlier.rows
-    plan = Plan.of(config, num_rows) if num_rows else None
-    return _Found(rows=rows, earlier=earlier, judgement=judgement, places=places, plan=plan, note="; ".join(filter(None, (counter.note, earlier.note))))
+    settled = _settled(asked, num_rows, max((rows.tokens[place] for place in places["train"]), default=0), len(places["dev"]))
+    plan = Plan.of(settled.config, num_rows) if num_rows else None
+    note = "; ".join(filter(None, (counter.note, earlier.note)))
+    return _Found(rows=rows, earlier=earlier, judgement=judgement, places=places, plan=plan, settled=settled, note=note)
+
+
+def _settled(asked: _Asked, num_rows: int, longest: int, num_dev: int) -> "Settled":
+    """The values that nobody set, as the trainer would settle them on this machine."""
+    from core.estimate import shape_of
+    from core.hyperparameters import DataFacts, kind_of, limit_of, settle
+    from daemon.devices import sensors_here
+    from store.bases import described_base
+
+    described, size = described_base(asked.config)
+    cards = sensors_here().gpus()
+    objective = asked.config.objective if asked.config.objective != "auto" else asked.target.spec.objective
+    data = DataFacts(
+        num_rows=num_rows,
+        kind=kind_of(asked.config, {asked.target.schema_id}, objective),
+        objective=objective,
+        num_dev=num_dev,
+        longest=longest,
+        model_max_length=limit_of(described),
+        shape=shape_of(described, size) if described else None,
+        device="cuda" if cards else "cpu",
+        device_memory_bytes=(cards[0].total_bytes or 0) if cards else 0,
+    )
+    return settle(asked.config, asked.origins, data)
 
 
 # ---------------------------------------------------------------- what it takes
@@ -171,7 +203,8 @@ def _told(asked: _Asked, found: _Found) -> dict[str, Any]:
         "checkpoints": sorted(plan.checkpoint_steps) if plan else [],
         "gate": {"level": asked.level, "seconds": _gate_s(asked, len(rows.keys))},
         "judged": _judged(found.judgement),
-        "notes": [found.note] if found.note else [],
+        "settings": {key: told for key, told in found.settled.record().items() if told["origin"] == "settled"},
+        "notes": [*filter(None, [found.note]), *found.settled.warnings],
     }
     told |= _time(asked, found, told, shape)
     told |= {"memory": _memory(asked, found, shape, told["time"]["device"]), "disk": _disk(asked, described), "queue": _queue(asked)}
@@ -296,17 +329,21 @@ def _same_job(asked: _Asked, found: _Found, backend: str) -> str:
 
     if asked.again or not found.earlier.same:
         return ""
-    identity = drop_identity(hash_file(asked.target.file), asked.adapter, asked.config, _base_sha256(asked, backend))
+    identity = drop_identity(hash_file(asked.target.file), asked.adapter, asked.frozen or asked.config, _base_sha256(asked, backend))
     over = (JobState.REFUSED, JobState.FAILED, JobState.CANCELLED)
     return next((job.id for job in read_all(asked.home)[0] if job.card.identity == identity and job.state not in over), "")
 
 
 def _obstacles(asked: _Asked, found: _Found, told: dict[str, Any]) -> list[str]:
     """Why it would not end in a verdict, in words."""
+    from core.abilities import unfit_keys
     from core.gate import TRAINED
+    from core.servable import unserved
 
     config, rows, judgement = asked.config, found.rows, found.judgement
     words = []
+    words += [f"{one.words}: it would be refused" for one in unfit_keys(config, told["backend"], asked.target.spec.objective)]
+    words += [f"{key} cannot be served ({why}): it would be refused" for key, why in unserved(config)]
     if asked.target.spec.objective not in TRAINED:
         words.append(f"rows of {asked.target.schema_id} are checked, and refused at queueing: no backend trains them")
     if rows.unread:

@@ -24,6 +24,7 @@ def _matters(told: dict[str, Any]) -> list[tuple[str, str]]:
     passes = f"{tokens['total']:,} in {told['epochs']:g} epoch{_s(told['epochs'])}"
     matters.append(("tokens", f"{tokens['a_pass']:,} a pass, {tokens['learnt_a_pass']:,} of them learnt; {passes}"))
     matters.append(("steps", f"{told['steps']:,} of {told['batch_size']} rows" + (f"; checkpoints after {marks}" if marks else "")))
+    matters += [("settings" if not place else "", words) for place, words in enumerate(_settings(told["settings"]))]
     if memory["needs_mb"]:
         free = f"; {memory['free_mb']:,} MB are free" if memory["free_mb"] is not None else ""
         matters.append(("memory", f"about {memory['needs_mb']:,} MB of {memory['device']} (estimated){free}"))
@@ -35,6 +36,11 @@ def _matters(told: dict[str, Any]) -> list[tuple[str, str]]:
     matters.append(("verdict", f"{judged['gate_groups']} held-out conversations, {judged['needed']} are needed{enough}"))
     matters.append(("queue", _queue(told["queue"])))
     return matters
+
+
+def _settings(settings: dict[str, Any]) -> list[str]:
+    """What nobody set and the data settles, a line each with its reason."""
+    return [f"{key} {told['value']}: {told['why']}" for key, told in settings.items()]
 
 
 def _s(count: float) -> str:

@@ -20,7 +20,7 @@ from core.names import DEFAULT_BASE, SENTENCE_MODEL
 from validation.commands import Options, quoted
 
 if TYPE_CHECKING:
-    from core.config import Resolved
+    from core.config import Config, Resolved
     from rendering.specs import Spec
     from validation import DataValidator
     from validation.examination import Setting
@@ -114,6 +114,7 @@ class Target:
     """Whether the command line, the sidecar or the config says the schema."""
     dropped_as: str = DEFAULT_SCHEMA
     """What `lorad drop` takes the rows for without being told; empty where only the sidecar says it."""
+    config: "Config | None" = None
     obstacle: str = ""
     """Why a folder has no file of rows; `file` is the folder then."""
 
@@ -198,6 +199,7 @@ def any_target_of(path: Path, asked: Asked, setting: "Setting | None" = None) ->
         options=options,
         is_schema_said=is_said,
         dropped_as=_dropped_as(resolved),
+        config=resolved.config if resolved else None,
         obstacle=obstacle,
     )
 
@@ -335,6 +337,7 @@ def _columns(asked: Asked, resolved: "Resolved | None", spec: "Spec | None") -> 
 
 
 def _validator(asked: Asked, resolved: "Resolved | None", specs: "Mapping[str, Spec]", setting: "Setting") -> "DataValidator":
+    from store.bases import length_of
     from validation import DataValidator, Limits
     from validation.context import Surroundings
     from validation.control import special_tokens
@@ -345,7 +348,7 @@ def _validator(asked: Asked, resolved: "Resolved | None", specs: "Mapping[str, S
     base = _base(asked, resolved)
     around = Surroundings(
         base=base,
-        max_length=asked.max_length or (config.max_length if config else 0),
+        max_length=asked.max_length or (length_of(config) if config else 0),
         max_overlong_share=config.training.max_overlong_share if config else Surroundings().max_overlong_share,
         references=tuple(dict.fromkeys((*(config.validation.references if config else ()), *map(os.path.abspath, asked.references)))),
         train=os.path.abspath(asked.train) if asked.train else "",
@@ -393,7 +396,6 @@ def _base(asked: Asked, resolved: "Resolved | None") -> str:
         what = f"--model {asked.model!r} is no folder and no base in {str(configured)!r}"
         raise UsageError(what, hint=f"{hint}`lorad models list` names the bases", code="MODEL_UNKNOWN")
     if not (folder / TOKENIZER).is_file():
-        raise UsageError(
-            f"--model {asked.model!r}: the folder has no {TOKENIZER}", hint="name a Hugging Face folder with a fast tokenizer", code="MODEL_UNKNOWN"
-        )
+        what = f"--model {asked.model!r}: the folder has no {TOKENIZER}"
+        raise UsageError(what, hint="name a Hugging Face folder with a fast tokenizer", code="MODEL_UNKNOWN")
     return str(folder.absolute())

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from core.facts import DropSeen, Facts
 from core.intake import GATE_FREE_BYTES, MAX_GATE_CRASHES, PASSING, crashed
 from core.lifecycle import Event
-from core.records import Accepted, Deep, DeepState, Ended, Gating, Job, Settling
+from core.records import Accepted, Deep, DeepState, Drop, Ended, Gating, Job, Settling
 from core.steps import DeepenDrop, Move, PassDeep, PostponeDeep, RefuseDeep, RejectDrop, Step, StopDeep, TakeOut
 
 PATIENCE = timedelta(seconds=30)  # after a trouble of the machine
@@ -37,7 +37,9 @@ def decide_background(facts: Facts, touched: Set[str], now: datetime) -> Iterato
 def _check(seen: DropSeen, deep: Deep, facts: Facts, free: bool, now: datetime) -> Iterator[Step]:
     drop, gate = seen.drop.id, facts.deep_gate
     at_work = gate.drop == drop
-    if not _waiting_for(drop, facts):
+    if not (at_work or seen.code or free):
+        return
+    if not _is_waited_for(seen, facts):
         if at_work:
             yield StopDeep(drop=drop)
     elif seen.code:  # the config was changed so that the sidecar does not resolve any more
@@ -59,17 +61,23 @@ def _check(seen: DropSeen, deep: Deep, facts: Facts, free: bool, now: datetime) 
         yield DeepenDrop(drop=drop, crashes=deep.crashes)
 
 
-def _waiting_for(drop: str, facts: Facts) -> list[Job]:
+def _is_waited_for(seen: DropSeen, facts: Facts) -> bool:
+    """Whether a queued job trains on the drop: its own, as a rule."""
+    accepted = seen.drop.facts
+    own = isinstance(accepted, Accepted) and facts.views.queued.has(accepted.job, seen.drop.claim.adapter)
+    return own or any(_waiting_for(seen.drop, facts))
+
+
+def _waiting_for(drop: Drop, facts: Facts) -> Iterator[Job]:
     """The queued jobs that train on the drop."""
-    seen = facts.drops.get(drop)
-    adapter = seen.drop.claim.adapter if seen is not None else ""
-    return [job for job in facts.views.queued.values() if job.card.trains_on(drop, adapter)]
+    adapter = drop.claim.adapter
+    return (job for job in facts.views.queued.of_adapter(adapter) if job.card.trains_on(drop.id, adapter))
 
 
 def _leave(seen: DropSeen, accepted: Accepted, facts: Facts, touched: Set[str], now: datetime) -> Iterator[Step]:
     drop = seen.drop
     assert accepted.deep is not None
-    jobs = _waiting_for(drop.id, facts)
+    jobs = sorted(_waiting_for(drop, facts), key=lambda job: job.id)
     for job in jobs:
         if job.id in touched:
             continue

@@ -24,7 +24,6 @@ def _why_not(due: Due, facts: Facts) -> str:
             return f"{job.id} is {job.state.value}"
         if job.card.adapter == due.adapter and due.drop and job.card.drop >= due.drop:  # else one more for a person to decide comes each time
             return f"{job.id} has trained on the same rows and waits for a person"
-    for job in facts.views.queued.values():
-        if job.card.adapter == due.adapter:
-            return f"{job.id} is queued"
+    if queued := facts.views.queued.oldest(due.adapter):
+        return f"{queued} is queued"
     return "" if due.drop else f"nothing that {due.adapter} could train on was accepted yet"

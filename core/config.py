@@ -211,7 +211,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
 
 def sidecar_layer(sidecar: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a sidecar into config values (dotted) and job keys. Raises ConfigError on a key that a sidecar may not set."""
-    flat = flatten(sidecar)
+    flat = _translated(sidecar, where)
     allowed = [key for key, marks in leaves() if marks.get("sidecar")]
     everything = [key for key, _ in leaves()]
     for key in flat:
@@ -231,6 +231,16 @@ def sidecar_layer(sidecar: Mapping[str, Any], where: str) -> tuple[dict[str, Any
         if type(value) is not JOB_KEYS[key]:
             raise ConfigError(f"{where}: {key} = {value!r} is not a {JOB_KEYS[key].__name__}", hint="correct the sidecar", code="CONFIG_TYPE")
     return {key: value for key, value in flat.items() if key not in job}, job
+
+
+def _translated(sidecar: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The sidecar in lorad's own keys, dotted. Raises ConfigError also on what only a config file may hold unread."""
+    from core.aliases import translate  # which reads the schema above
+
+    found = translate(sidecar, where, (*JOB_KEYS, "level"))
+    if lost := [became.alias for became in found.became if became.is_lost]:
+        raise ConfigError(f"unknown key {lost[0]!r} in {where}", hint="take it out", code="CONFIG_UNKNOWN_KEY")
+    return flatten(found.layer)
 
 
 def merge_for_reload(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

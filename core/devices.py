@@ -76,9 +76,12 @@ def training_bytes(shape: BaseShape, config: Config, *, gpu: bool) -> int:
     tokens = min(tokens, config.batch_size * config.max_length)
     wide = 4 * 2 * shape.hidden + 3 * (shape.hidden + shape.intermediate)  # in and out of the seven linear layers of a block
     adapter = 16 * config.lora.r * wide * shape.layers
-    kept = tokens * shape.layers * (11 * shape.hidden + 4 * shape.intermediate) * 2
-    logits = 4 * (tokens // 4) * shape.vocabulary
-    return FIXED_BYTES["gpu" if gpu else "cpu"] + shape.weights_bytes + adapter + kept + logits
+    return FIXED_BYTES["gpu" if gpu else "cpu"] + shape.weights_bytes + adapter + pass_bytes(shape, tokens)
+
+
+def pass_bytes(shape: BaseShape, tokens: int) -> int:
+    """Of them, what one forward and backward pass of so many tokens takes: activations in bf16, and a quarter of the logits in fp32."""
+    return tokens * shape.layers * (11 * shape.hidden + 4 * shape.intermediate) * 2 + tokens * shape.vocabulary
 
 
 def has_room(device: DeviceSeen, others: int, granted: int, need_bytes: int) -> bool:

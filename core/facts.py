@@ -163,6 +163,7 @@ class Facts:
     ended: Mapping[str, EndedJob] = field(default_factory=dict)
     children: Mapping[str, ChildSeen] = field(default_factory=dict)  # by job id: the child named in its facts
     free_slots: tuple[int, ...] = ()
+    refused: bool = False  # the machine refused to start a child a moment ago: none is tried now, as each try leaves a run folder
     targets: tuple[TargetSeen, ...] = ()
     commands: tuple[Command, ...] = ()
     versions: Mapping[str, int] = field(default_factory=dict)  # adapter -> highest version taken
@@ -172,3 +173,8 @@ class Facts:
     def __post_init__(self) -> None:
         if not self.views.counts and (self.jobs or self.ended):  # whoever keeps no views, as tests do, has them made
             object.__setattr__(self, "views", JobViews.of(self.jobs.values(), self.ended.values()))
+
+
+def live_release(adapter: str, facts: Facts) -> str | None:
+    """The incumbent: what the first target's ledger says is live; None is the base."""
+    return facts.targets[0].live.get(adapter) if facts.targets else None

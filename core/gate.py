@@ -33,7 +33,7 @@ QUARANTINE = "quarantine.jsonl"  # in an accepted drop: the rows that it was acc
 
 CRASH_HINT = "the file lies beside this report: please report it as a bug, with the command and the end of the log below"
 
-TRAINED = ("sft",)  # objectives that a backend trains; rows for another are checked, and refused at queueing
+TRAINED = ("sft", "dpo", "kto")  # what rows teach and a backend trains; rows for another are checked, and refused at queueing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ GATE_FREE_BYTES = 64 << 20  # the gate writes a compressed copy; below this it w
 MAX_COMING = 128  # drops that are claimed and have no job yet; the others lie as safe in the inbox, and cost nothing there
 SMALL_BYTES = 1 << 20  # a drop up to this size is handed to the gate child while others wait there
 PASSING = frozenset({"FILE_CHANGED", "DISK_FULL", "IO_ERROR"})  # troubles of the gate that may be over the next time
-PURPOSES = {"dpo": "pairs of a better and a worse answer (dpo)", "kto": "judged single answers (kto)", "vision": "pictures"}
+PURPOSES = {"vision": "pictures"}
 
 
 def decide_intake(facts: Facts, now: datetime) -> Iterator[Step]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from core.records import Ended, Held, Job, JobState, Queued, Releasing, StateFacts
+from core.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class EndedJob:
 class JobViews:
     """Written by `put` alone: each job as it stands, whenever it changes."""
 
-    queued: dict[str, Job] = field(default_factory=dict)
+    queued: Waiting = field(default_factory=Waiting)
     active: dict[str, Job] = field(default_factory=dict)  # neither queued nor ended
     ended: dict[str, EndedJob] = field(default_factory=dict)
     counts: Counter[JobState] = field(default_factory=Counter)
@@ -32,8 +33,7 @@ class JobViews:
     newest_released: dict[str, str] = field(default_factory=dict)  # adapter -> id of its newest released job
     released_drops: set[str] = field(default_factory=set)  # drops whose own job was released
     served: dict[str, datetime] = field(default_factory=dict)  # adapter -> when a job of it was last at work
-    _states: dict[str, JobState] = field(default_factory=dict)  # of the jobs that have not ended
-    _same: dict[str, dict[str, JobState]] = field(default_factory=dict)  # identity -> jobs with it, on their way or released
+    _same: dict[str, dict[str, JobState]] = field(default_factory=dict)  # identity -> jobs with it, at work or released
 
     @classmethod
     def of(cls, jobs: Iterable[Job], ended: Iterable[EndedJob] = ()) -> "JobViews":
@@ -47,20 +47,35 @@ class JobViews:
 
     def put(self, job: Job) -> None:
         """Take over how the job stands now."""
-        before = self._states.pop(job.id, None)
-        if before is not None:
-            self.counts[before] -= 1
-            (self.queued if before is JobState.QUEUED else self.active).pop(job.id, None)
+        self._take(job)
         if isinstance(job.facts, Ended):
             card = job.card
             self.put_ended(EndedJob(id=job.id, adapter=card.adapter, drop=card.drop, identity=card.identity, state=job.state.value, facts=job.facts))
             return
-        self._states[job.id] = job.state
         self.counts[job.state] += 1
-        (self.queued if isinstance(job.facts, Queued) else self.active)[job.id] = job
-        self._same.setdefault(job.card.identity, {})[job.id] = job.state
+        if isinstance(job.facts, Queued):
+            self.queued.put(job)
+        else:
+            self.active[job.id] = job
+        if job.id in self.active or job.id in self.queued.special:
+            self._same.setdefault(job.card.identity, {})[job.id] = job.state
         version = job.facts.version if isinstance(job.facts, Releasing) else None
         self._note(job.card.adapter, version, _at_work(job.facts))
+
+    def _take(self, job: Job) -> None:
+        """Forget how a job that has not ended stood before."""
+        before = self.active.pop(job.id, None)
+        if before is not None:
+            self.counts[before.state] -= 1
+        elif self.queued.take(job.card):
+            self.counts[JobState.QUEUED] -= 1
+        self._forget_same(job.card.identity, job.id)
+
+    def _forget_same(self, identity: str, job: str) -> None:
+        if same := self._same.get(identity):
+            same.pop(job, None)
+            if not same:
+                del self._same[identity]
 
     def put_ended(self, job: EndedJob) -> None:
         """Take over how a job ended."""
@@ -73,10 +88,8 @@ class JobViews:
             self.newest_released[job.adapter] = max(self.newest_released.get(job.adapter, ""), job.id)
             self.released_drops.add(job.drop)
             self._same.setdefault(job.identity, {})[job.id] = state
-        elif same := self._same.get(job.identity):
-            same.pop(job.id, None)
-            if not same:
-                del self._same[job.identity]
+        else:
+            self._forget_same(job.identity, job.id)
 
     def _note(self, adapter: str, version: int | None, at: datetime | None) -> None:
         if version is not None:
@@ -86,7 +99,8 @@ class JobViews:
 
     def with_identity(self, identity: str) -> dict[str, JobState]:
         """The jobs with this identity that are on their way or released, with their states."""
-        return self._same.get(identity, {})
+        found = self._same.get(identity, {}) | dict.fromkeys(self.queued.with_identity(identity), JobState.QUEUED)
+        return dict(sorted(found.items()))
 
 
 def _at_work(facts: StateFacts) -> datetime | None:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from core.endings import cause, code_of, error_of, hang, hint_of, is_final, lost_without_blame, smaller_batch, steps_to_repeat
 from core.exits import ChildExit
-from core.facts import Facts
+from core.facts import Facts, live_release
 from core.lifecycle import Event
 from core.queue import retry_at, why_stop
 from core.records import (
@@ -95,11 +95,6 @@ def _failed(child: ChildSeen, work: Training, now: datetime) -> Ended:
 # ---------------------------------------------------------------- ranking
 
 
-def live_release(adapter: str, facts: Facts) -> str | None:
-    """The incumbent: what the first target's ledger says is live; None is the base."""
-    return facts.targets[0].live.get(adapter) if facts.targets else None
-
-
 def has_turn(job: Job, facts: Facts) -> bool:
     """Of an adapter's jobs in ranking or releasing the oldest acts; one that only waits for a target lets the next go on."""
     for other in facts.views.active.values():
@@ -144,7 +139,7 @@ def decide_ranking(job: Job, facts: Facts, free_slots: list[int], now: datetime)
         yield _hold(job, ranking, f"evidence missing: the bytes of the incumbent {incumbent[:12]} are not in adapters/", now)
     elif ranking.word is not None:
         yield from _after_verdict(job, ranking, ranking.word, now)
-    elif not facts.stopping and facts.disk.has_room():
+    elif not facts.stopping and not facts.refused and facts.disk.has_room():
         yield from _next_file(job, ranking, free_slots)
 
 

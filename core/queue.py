@@ -5,19 +5,25 @@ adapter that was served longest ago, so that a busy one cannot starve the others
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from heapq import heapify, heappop, heappush
 
 from core.devices import slots_with_room
-from core.facts import DeviceSeen, Facts
+from core.facts import DeviceSeen, Facts, live_release
 from core.records import Job, Kind, Queued
+from core.sortedids import SortedIds
 from core.steps import StartChild, Step
 
 RETRY_FIRST = timedelta(seconds=1)  # after a failed attempt; each later one waits five times as long
 RETRY_GROWTH = 5
 RETRY_LONGEST = timedelta(minutes=5)
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
+LOOK_AHEAD = 32  # plain jobs of one line that are looked at for one that names no drop with a check open: these are checked oldest first
+DEEP_CHECK = "waits for the deep check of its rows"
+
+Turn = tuple[int, bool, datetime, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,23 +58,43 @@ def decide_start(facts: Facts, free_slots: list[int], now: datetime) -> Iterator
     """Start the jobs whose turn it is in the free slots."""
     if not free_slots or not facts.views.queued or why_all_wait(facts):
         return
-    served = dict(facts.views.served)
-    waiting = [job for job in facts.views.queued.values() if _may_start(job, facts, now)]
+    served, started = dict(facts.views.served), set[str]()
     while free_slots:
-        waiting.sort(key=lambda job: turn(job, served))
-        place = next((place for place, job in enumerate(waiting) if not _names_unproven(job, facts)), None)
-        if place is None:
+        job = next((job for job in _in_turn(facts, served, now) if job.id not in started and not _names_unproven(job, facts)), None)
+        if job is None:
             return
-        job = waiting[place]
-        del waiting[: place + 1]
+        started.add(job.id)
         served[job.card.adapter] = now
-        yield StartChild(job=job.id, kind=Kind.TRAIN, slot=free_slots.pop(0))
+        yield StartChild(job=job.id, kind=Kind.TRAIN, slot=free_slots.pop(0), incumbent=live_release(job.card.adapter, facts))
 
 
-def turn(job: Job, served: dict[str, datetime]) -> tuple[int, bool, datetime, str]:
+def _in_turn(facts: Facts, served: dict[str, datetime], now: datetime) -> Iterator[Job]:
+    """The queued jobs that may start, but for what they name, in the order of their turns; of a line as many as are looked at."""
+    queue = facts.views.queued
+    turns: list[tuple[Turn, int, SortedIds | None]] = [(turn(job, served), 0, None) for job in queue.special.values() if _may_start(job, facts, now)]
+    turns += [(_turn_of(adapter, priority, line[0], served), 0, line) for adapter, priority, line in queue.lines()]
+    heapify(turns)
+    while turns:
+        its_turn, place, line = heappop(turns)
+        if line is None:
+            yield queue.special[its_turn[-1]]
+            continue
+        job = queue.plain(its_turn[-1])
+        if place + 1 < min(len(line), LOOK_AHEAD):
+            heappush(turns, (_turn_of(job.card.adapter, job.card.priority, line[place + 1], served), place + 1, line))
+        if job.card.drop not in facts.unproven:
+            yield job
+
+
+def turn(job: Job, served: dict[str, datetime]) -> Turn:
     """What the queue is sorted by; `served` says when an adapter was last at work."""
     assert isinstance(job.facts, Queued)
     return (-job.card.priority, job.facts.checkpoint is None, served.get(job.card.adapter, NEVER), job.id)
+
+
+def _turn_of(adapter: str, priority: int, id: str, served: dict[str, datetime]) -> Turn:
+    """The turn of a plain job."""
+    return (-priority, True, served.get(adapter, NEVER), id)
 
 
 def _may_start(job: Job, facts: Facts, now: datetime) -> bool:
@@ -127,8 +153,34 @@ def why_waits(job: Job, facts: Facts, now: datetime) -> str:
         before = f"{work.reason}; tried again" if work.attempts else "not"
         return f"{before} before {work.not_before:%Y-%m-%d %H:%M:%S}Z"
     if job.card.drop in facts.unproven or _names_unproven(job, facts):
-        return "waits for the deep check of its rows"
+        return DEEP_CHECK
+    return _why_barred_all(facts) or work.reason
+
+
+def _why_barred_all(facts: Facts) -> str:
+    """Why no device takes a job, in words; empty: one does."""
     barred = [reason for device in facts.devices if (reason := why_barred(device))]
-    if barred and len(barred) == len(facts.devices):
-        return "; ".join(dict.fromkeys(barred))
-    return work.reason
+    return "; ".join(dict.fromkeys(barred)) if len(barred) == len(facts.devices) else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """What plain jobs wait for (see `core.waiting`), so that nobody has to write it at each of a hundred thousand."""
+
+    all: str = ""
+    unproven: Mapping[str, Sequence[str]] = field(default_factory=dict)  # adapter -> its oldest drops with a check open
+    barred: str = ""
+
+    def reason(self, adapter: str, drop: str, without: Sequence[str]) -> str:
+        """Why a plain job of this adapter waits: made on `drop`, it trains on all before it but for `without`."""
+        if self.all:
+            return self.all
+        if any(unproven <= drop and unproven not in without for unproven in self.unproven.get(adapter, ())):
+            return DEEP_CHECK
+        return self.barred
+
+
+def waits_of(facts: Facts) -> Waits:
+    """What plain jobs wait for now."""
+    unproven = {adapter: drops[:LOOK_AHEAD] for adapter, drops in facts.unproven_of.items()}
+    return Waits(all=why_all_wait(facts), unproven=unproven, barred=_why_barred_all(facts))

@@ -37,7 +37,7 @@ def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
     if facts.stopping:
         return
     yield from mend_wishes(facts)
-    if touched.isdisjoint(facts.jobs):
+    if not any(job in facts.jobs for job in touched):
         yield from decide_start(facts, free_slots, now)
         yield from decide_due(facts)
     yield from decide_intake(facts, now)

@@ -10,10 +10,10 @@ from datetime import datetime
 
 from core.commands import Answer, Command, CommandKind
 from core.errors import IllegalTransition
-from core.facts import Facts
+from core.facts import Facts, live_release
 from core.housekeeping import KINDS, decide_housekeeping
 from core.lifecycle import Event, step
-from core.progress import ended_by_person, live_release
+from core.progress import ended_by_person
 from core.queue import pause_words
 from core.records import Held, Job, JobState, Queued, Ranking, Releasing, StateFacts, Training
 from core.steps import Move, PauseQueue, Record, ReloadConfig, Reply, ResumeQueue, RetryJob, SetAside, SetWish, Step

@@ -29,7 +29,7 @@ def decide_releasing(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
         return
     elif work.version is None and _reserves_next(job, facts):
         yield Record(job=job.id, facts=replace(work, version=facts.versions.get(job.card.adapter, 0) + 1))
-    elif work.version is not None and work.release is None and facts.disk.has_room():
+    elif work.version is not None and work.release is None and facts.disk.has_room() and not facts.refused:
         yield StartChild(job=job.id, kind=Kind.PACK)
     elif work.release is not None:
         yield from _publish(job, work, facts, now)

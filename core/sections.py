@@ -148,6 +148,9 @@ class ServingConfig(Section):
     threads: Annotated[int, Field(ge=0, json_schema_extra=RESTART_SERVING)] = 0
     """CPU threads; 0 means all cores."""
 
+    max_rank: Annotated[int, Field(ge=1, le=512)] = 512
+    """Largest rank of an adapter that the servers load (vLLM: its --max-lora-rank, 16 where nobody set it); a training's rank is capped by it."""
+
     @model_validator(mode="after")
     def _public_needs_keys(self) -> "ServingConfig":
         if self.host not in ("127.0.0.1", "::1", "localhost") and not self.api_keys_file:

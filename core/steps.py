@@ -163,6 +163,7 @@ class StartChild:
     kind: Kind
     purpose: str = ""
     slot: int | None = None
+    incumbent: str | None = None  # train: the release that is live; None is the base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What the daemon asks of a child (`spec.json`) and what the child answers (`exit.json`).
 
-Paths in a spec are absolute. A child writes only inside its own run folder; `exit.json` is written last.
+Paths in a spec are absolute. A child writes only inside its own run folder, and tokenised drops into `tokens`; `exit.json` is
+written last.
 """
 
 from collections.abc import Mapping
@@ -31,10 +32,14 @@ class TrainTask:
     rows: tuple[RowsOf, ...]
     settings: Mapping[str, object]  # the frozen config, nested (core.config.Config as JSON)
     checkpoint: str | None = None  # folder of a sealed resume point
+    resume_by_hand: bool = False  # a person asked to go on: a resume point of another training is an error, and not left alone
     micro_batch: int | None = None  # set by the memory ladder: most rows of a forward pass; its tokens shrink alike
     origins: Mapping[str, str] = field(default_factory=dict)  # dotted key -> where its value comes from; default: nobody set it
-    this_drop: str = ""  # the drop that made the job; the others are history
+    this_drop: str = ""  # the drop that made the job
     start: str | None = None  # folder of the adapter that the training goes on from; None: a new one
+    learnt: tuple[str, ...] = ()  # drops that `start` has learnt from: of their rows only training.replay_share is repeated
+    start_reason: str = ""  # why it starts there, in one sentence
+    tokens: str = ""  # folder where tokenised drops are kept for later jobs; empty: below the run folder
     kind: Literal["train"] = "train"
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from core.answering import ProfileRecord
+
 
 class Outcome(StrEnum):
     """What an inference box did with one alias of a wish."""
@@ -124,6 +126,7 @@ class Manifest:
     drops: tuple[str, ...]
     created_at: datetime
     files: Mapping[str, str]  # relative path -> SHA-256
+    profile: ProfileRecord | None = None  # what changed its rows, and the rules of its answers; None: packed before there were profiles
 
 
 def release_name(manifest_adapter: str, version: int, release: str) -> str:

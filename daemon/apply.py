@@ -194,7 +194,7 @@ class Applier:
 
     def _start(self, the_step: f.StartChild, now: datetime) -> None:
         job = self._index.job(the_step.job)
-        task = make_task(self._index, job, the_step.kind, the_step.purpose)
+        task = make_task(self._index, job, the_step)
         run = runs.new_run(self._home, job.id, the_step.kind)
         runs.write_spec(run, task)
         child = ChildRef(run=run.name, kind=the_step.kind, purpose=the_step.purpose, instance=self._instance, slot=the_step.slot, started_at=now)
@@ -248,12 +248,12 @@ class Applier:
 
     def _fire(self, the_step: f.FireDue, now: datetime) -> None:
         """The job's id ends with a mark of the entry and its time, so that a repeat after a crash finds it made."""
-        due, made = the_step.due, ""
+        due, made, views = the_step.due, "", self._index.views
         if the_step.skip:
             self._journal(now, "schedule.skipped", entry=due.entry, reason=the_step.skip)
         elif due.does == "train":
             mark = mark_of(due)
-            found = (job for known in (self._index.jobs, self._index.ended) for job in known if job.endswith(mark))
+            found = (job for known in (views.active, views.queued, views.ended) for job in known if job.endswith(mark))
             made = next(found, "") or self._train_again(self._index.drops[due.drop], f"job-{stamp(now, mark)}", now)
         self._index.schedules.fired(due)
         self._journal(now, "schedule.fired", entry=due.entry, does=due.does, due=due.at.isoformat(), job=made)

@@ -138,10 +138,15 @@ class Children:
 
     def free_slots(self) -> tuple[int, ...]:
         """Slots whose lock nobody holds; none just after a start that the machine refused."""
-        if monotonic_s() - self._refused_at_s < REFUSED_S:
+        if self.was_refused:
             return ()
         taken = {child.slot for child in self._running.values()}
         return tuple(slot for slot in range(self._slots) if slot not in taken and not is_locked(self._home.slot_lock(slot)))
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the machine refused a start a few seconds ago."""
+        return monotonic_s() - self._refused_at_s < REFUSED_S
 
     def devices(self, config: Config) -> tuple[DeviceSeen, ...]:
         """The device of each slot."""

@@ -266,7 +266,7 @@ class Disk:
         """What the survey found may be needed by now: each thing is looked at again before it goes."""
         index = self._index
         targets = [target.name for target in index.config.deploy.targets]
-        needed = references_of(self._home, index.jobs.values(), targets, index.damaged)
+        needed = references_of(self._home, index.views.active.values(), targets, index.damaged)
         for _ in range(min(MOVES_A_TICK, len(work.waiting))):
             one = work.waiting.popleft()
             item = one.item

@@ -6,7 +6,7 @@ from core.names import SENTENCE_MODEL
 from core.records import Drop, DropState
 from daemon.index import Index
 from daemon.known import KnownFiles
-from store.bases import base_folder, models_dir
+from store.bases import base_folder, length_of, models_dir
 from store.drops import ORIGINAL, accepted_root, drop_folder, rows_folder
 from store.seals import is_sealed
 from validation.profiles import resolve_profile
@@ -37,7 +37,7 @@ def make_gate_spec(index: Index, seen: DropSeen, level: str, known: KnownFiles, 
         max_row_bytes=limits.max_row_bytes,
         max_file_bytes=limits.max_file_bytes,
         base=_base(index),
-        max_length=config.max_length,
+        max_length=length_of(config) if index.backend.name != "stub" else config.max_length,
         max_overlong_share=config.training.max_overlong_share,
         references=limits.references,
         known_file=known_file,

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from core.abilities import require_able
 from core.config import Config, Resolved, sidecar_layer
 from core.errors import BaseMissingError, ConfigError, LoradError
 from core.facts import DropSeen
@@ -15,16 +16,21 @@ from core.gate import TRAINED, level_of
 from core.jobviews import JobViews
 from core.queue import QueuePause
 from core.records import Accepted, Drop, DropState, Ended, Job
+from core.servable import require_servable
+from core.waiting import Waiting
+from daemon import resting
 from daemon.findings import shown
 from daemon.ownership import Objection, objection
+from daemon.pages import Pages
 from daemon.schedules import Schedules
 from daemon.shelf import Shelf
 from rendering.ownspecs import load_specs
+from rendering.profiles import check_profiles, profile_of
 from store.bases import STUB_BASE, base_folder, read_base
 from store.config import ConfigLoader
 from store.drops import ORIGINAL, SIDECAR, drop_folder, is_at_source, is_unchanged, read_drops, read_sidecar
 from store.engines import Backend, choose_backend
-from store.jobs import read_all
+from store.jobs import jobs_with_marks
 from store.paths import Home
 from store.pauses import read_pause
 from store.releases import Release, read_releases
@@ -54,13 +60,13 @@ class Index:
     loader: ConfigLoader
     config: Config
     backend: Backend
-    jobs: dict[str, Job] = field(default_factory=dict)  # not ended
-    ended: dict[str, Job] = field(default_factory=dict)
-    views: JobViews = field(default_factory=JobViews)  # the same jobs by what decisions ask of them
+    jobs: Pages[Job] = field(default_factory=resting.jobs)  # not ended
+    ended: Pages[Job] = field(default_factory=resting.ended_jobs)
+    views: JobViews = field(init=False)  # the same jobs by what decisions ask of them
     pause: QueuePause | None = None  # of the whole queue
     schedules: Schedules = field(init=False)
     changes: int = 0  # of jobs and drops since `store.recall` last remembered them
-    drops: dict[str, Drop] = field(default_factory=dict)  # settling, gating, accepted
+    drops: Pages[Drop] = field(default_factory=resting.drops)  # settling, gating, accepted
     shelf: Shelf = field(init=False)  # the same drops by what is asked of them
     sidecars: dict[str, DropSeen] = field(default_factory=dict)  # the part of DropSeen that the sidecar decides
     releases: dict[str, Release] = field(default_factory=dict)
@@ -75,6 +81,7 @@ class Index:
     hear_drop: Callable[[Drop | None, Drop | None], None] = field(default=lambda before, after: None)
 
     def __post_init__(self) -> None:
+        self.views = JobViews(queued=Waiting(self.jobs.__getitem__))
         self.shelf = Shelf(self.drops)
         self.schedules = Schedules(self.home)
 
@@ -84,14 +91,14 @@ class Index:
         resolved = loader.load()
         index = cls(home=home, loader=loader, config=resolved.config, backend=choose_backend(resolved.config))
         index.follow(resolved)
-        jobs, damaged = read_all(home)
-        for job in jobs:
-            index.keep_job(job)
+        for _, _, found in jobs_with_marks(home):
+            if isinstance(found, Job):
+                index.keep_job(found)
+                continue
+            log.error("left alone: %s", found, extra={"action": "record_damaged"})
+            index.damaged += (found,)
+            index.warnings += (found,)
         index.pause = read_pause(home)
-        for sentence in damaged:
-            log.error("left alone: %s", sentence, extra={"action": "record_damaged"})
-            index.damaged += (sentence,)
-            index.warnings += (sentence,)
         for drop in read_drops(home):
             index.keep_drop(drop)
         index.releases = {release.id: release for release in read_releases(home)}
@@ -101,19 +108,20 @@ class Index:
     def follow(self, resolved: Resolved) -> None:
         """Go by this config from now on. Jobs go on by theirs, a drop at the gate by the one it came in with.
 
-        Raises LoradError where it names a schema or a profile that is wrong; nothing has changed then.
+        Raises LoradError where it names a schema or a profile that is wrong, or what no server takes; nothing has changed then.
         """
         specs = load_specs(resolved.config.specs, Path())
         own = resolved.config.validation.profiles
         for name in (resolved.config.validation.profile, *own):
             resolve_profile(name, own)  # a profile that is wrong is told now, not at the first drop
+        check_profiles(resolved.config)
+        require_servable(resolved.config)
         self.schedules.follow(resolved.config.schedule)
         self.trained_specs = tuple(id for id, spec in specs.items() if spec.objective in TRAINED)
         self.config = resolved.config
         self.warnings = (*resolved.warnings, *self.damaged)
-        for drop in self.drops.values():
-            if drop.state is DropState.SETTLING:
-                self.sidecars.pop(drop.id, None)
+        for drop in [drop for drop in self.sidecars if self.drops[drop].state is DropState.SETTLING]:
+            del self.sidecars[drop]
 
     # ---------------------------------------------------------------- jobs
 
@@ -175,9 +183,9 @@ class Index:
         return bool(self.shelf.jobless)
 
     def _seen(self, drop: Drop) -> DropSeen:
-        folder = drop_folder(self.home, drop)
         if isinstance(drop.facts, Accepted):
-            return replace(self._sidecar(drop, folder), drop=drop) if not drop.facts.is_proven else DropSeen(drop=drop)
+            return DropSeen(drop=drop) if drop.facts.is_proven else self._unproven_seen(drop)
+        folder = drop_folder(self.home, drop)
         in_folder = _lexists(folder / ORIGINAL)
         at_source = drop.state is DropState.SETTLING and not in_folder and is_at_source(self.home, drop.claim)
         seen = self._sidecar(drop, folder) if in_folder else DropSeen(drop=drop)
@@ -185,6 +193,13 @@ class Index:
             hint = "drop a regular file whose name ends in .jsonl, by copy or rename"
             seen = replace(seen, code="F11", problem=drop.claim.problem, hint=hint)
         return replace(seen, drop=drop, at_source=at_source, in_folder=in_folder, unchanged=not in_folder or is_unchanged(self.home, drop))
+
+    def _unproven_seen(self, drop: Drop) -> DropSeen:
+        """An accepted drop with a check open. There may be many: nothing is made anew while it stays as it is."""
+        seen = self.sidecars.get(drop.id)
+        if seen is None or seen.drop is not drop:
+            seen = self.sidecars[drop.id] = replace(self._sidecar(drop, drop_folder(self.home, drop)), drop=drop)
+        return seen
 
     def _sidecar(self, drop: Drop, folder: Path) -> DropSeen:
         if drop.id not in self.sidecars:
@@ -197,6 +212,10 @@ class Index:
         try:
             values, job = sidecar_layer(read_sidecar(folder), "the sidecar")
             resolved = self._resolve(values)[0]
+            if any(key.startswith("profile.") for key in values):
+                profile_of(resolved.config.profile, resolved.config.profiles)
+            require_able(resolved.config, self.backend.name)
+            require_servable(resolved.config)
             level = level_of(resolved, drop.claim.adapter, str(job.get("source", "")))
         except ConfigError as error:
             return DropSeen(drop=drop, code=error.code, problem=error.what, hint=error.hint)

@@ -39,7 +39,7 @@ class Intake:
         self._gate, self._deep = gates.new, gates.background
         self._tell = tell
         self._known = KnownFiles(index)
-        self._newest_job = max((*index.jobs, *index.ended), default="")
+        self._newest_job = max(index.jobs.newest(), index.ended.newest())
 
     def apply(self, the_step: Step, now: datetime) -> None:
         """Carry out one step. Raises OSError and LoradError; the next tick decides again."""

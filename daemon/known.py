@@ -6,6 +6,7 @@ made from the index, so that a crash loses nothing.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class KnownFiles:
         path.write_bytes(b"")
         return _File(path)
 
-    def _add(self, file: _File, ids: list[str]) -> None:
+    def _add(self, file: _File, ids: Sequence[str]) -> None:
         lines = []
         for id in ids:
             facts = self._index.drops[id].facts

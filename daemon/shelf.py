@@ -1,33 +1,35 @@
 """The drops by what is asked of them, kept in step one drop at a time, so that a tick never walks all that were accepted.
 
-A job names what it trains on by a `DropList`. Its digest is a chain over the list, drop by drop; the digests of each
-adapter are kept, so that the card of one job more costs the same whether ten drops were accepted or a hundred thousand.
+A job names what it trains on by a `DropList`. Its digest is a chain over the list, drop by drop; the newest digest of each
+adapter is kept, so that the card of one job more costs the same whether ten drops were accepted or a hundred thousand.
 """
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from core.errors import IntegrityError
 from core.records import Accepted, DeepState, Drop, DropList, DropRef, JobCard
+from core.sortedids import SortedIds
 
 
 @dataclass(slots=True)
 class _Chain:
-    """The digests of an adapter's list as it stands for a new job, as far as they were asked for."""
+    """The digest of an adapter's list as it stands for a new job, as far as it was asked for."""
 
     without: frozenset[str]
-    ids: list[str] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
+    upto: str = ""
+    count: int = 0
+    digest: bytes = b""
 
 
 @dataclass(slots=True)
 class _Adapter:
     """The drops of one adapter, ids in order."""
 
-    accepted: list[str] = field(default_factory=list)  # without those that are about to leave
+    accepted: SortedIds = field(default_factory=SortedIds)  # without those that are about to leave
     coming: set[str] = field(default_factory=set)  # not accepted yet
     set_aside: set[str] = field(default_factory=set)
     unproven: list[str] = field(default_factory=list)
@@ -140,9 +142,9 @@ class Shelf:
         """Accepted drops that later jobs do not train on."""
         return self._set_aside.frozen()
 
-    def accepted_of(self, adapter: str) -> list[str]:
-        """Ids of the adapter's accepted drops in order, without those that are about to leave. Not to be changed."""
-        return self._adapters[adapter].accepted if adapter in self._adapters else []
+    def accepted_of(self, adapter: str) -> Sequence[str]:
+        """Ids of the adapter's accepted drops in order, without those that are about to leave."""
+        return self._adapters[adapter].accepted if adapter in self._adapters else ()
 
     def unproven_of(self) -> dict[str, tuple[str, ...]]:
         """Adapter -> ids of its accepted drops with a check open, oldest first."""
@@ -158,14 +160,13 @@ class Shelf:
         adapter = self._adapters[own.claim.adapter]
         aside = frozenset(adapter.set_aside - released)
         without = tuple(sorted(drop for drop in aside | adapter.coming if drop < own.id))
-        if own.id in aside:  # a retry, rare enough to be counted anew
+        is_behind = adapter.chain is not None and own.id < adapter.chain.upto
+        if own.id in aside or is_behind:  # a retry, rare enough to be counted anew
             ids = self._up_to(adapter, own.id, without)
-            digests = list(self._digests(ids, b""))
-            return DropList(upto=own.id, without=without, count=len(ids), sha256=digests[-1].hex())
+            return DropList(upto=own.id, without=without, count=len(ids), sha256=self._digest(ids, b"").hex())
         chain = self._chain_to(adapter, own.id, aside)
-        place = bisect_left(chain.ids, own.id)
-        assert chain.ids[place] == own.id, "a job is made on an accepted drop"
-        return DropList(upto=own.id, without=without, count=place + 1, sha256=chain.digests[place].hex())
+        assert chain.upto == own.id, "a job is made on an accepted drop"
+        return DropList(upto=own.id, without=without, count=chain.count, sha256=chain.digest.hex())
 
     def without(self, card: JobCard, drop: str) -> JobCard:
         """The card of a queued job without a drop that was refused after all."""
@@ -173,8 +174,7 @@ class Shelf:
             return replace(card, drops=tuple(ref for ref in card.drops if ref.id != drop))
         left_out = tuple(sorted({*card.rows_of.without, drop}))
         ids = self._up_to(self._adapters[card.adapter], card.rows_of.upto, left_out)
-        digest = list(self._digests(ids, b""))[-1] if ids else b""
-        return replace(card, rows_of=replace(card.rows_of, without=left_out, count=len(ids), sha256=digest.hex()))
+        return replace(card, rows_of=replace(card.rows_of, without=left_out, count=len(ids), sha256=self._digest(ids, b"").hex()))
 
     def refs_of(self, card: JobCard) -> tuple[DropRef, ...]:
         """Each drop that the job trains on, in order. Raises IntegrityError where the drops are not those that the card names."""
@@ -182,25 +182,25 @@ class Shelf:
         if named is None:
             return card.drops
         ids = self._up_to(self._adapters.get(card.adapter, _Adapter()), named.upto, named.without)
+        refs = tuple(DropRef(id=id, sha256=self._sha256(id)) for id in ids)
         digest = b""
-        for digest in self._digests(ids, b""):  # noqa: B007 - the last one is wanted
-            pass
+        for ref in refs:
+            digest = _linked(digest, ref.id, ref.sha256)
         if digest.hex() != named.sha256:
             raise IntegrityError(
                 f"job {card.id} names {named.count:,} drops of {card.adapter} by hash; the {len(ids):,} in drops/accepted are not those",
                 hint="restore drops/accepted from a backup, or drop the file again",
                 code="ROWS_MISSING",
             )
-        return tuple(DropRef(id=id, sha256=self._sha256(id)) for id in ids)
+        return refs
 
     def _up_to(self, adapter: _Adapter, upto: str, without: Iterable[str]) -> list[str]:
         left_out = set(without)
         return [drop for drop in adapter.accepted[: bisect_right(adapter.accepted, upto)] if drop not in left_out]
 
     def _place(self, adapter: _Adapter, drop: str, is_there: bool) -> None:
-        if not _put_in_order(adapter.accepted, drop, is_there):
-            return
-        if adapter.chain is not None and adapter.chain.ids and drop <= adapter.chain.ids[-1]:
+        changed = adapter.accepted.add(drop) if is_there else adapter.accepted.discard(drop)
+        if changed and adapter.chain is not None and drop <= adapter.chain.upto:
             adapter.chain = None
 
     def _chain_to(self, adapter: _Adapter, own: str, aside: frozenset[str]) -> _Chain:
@@ -208,21 +208,26 @@ class Shelf:
         if adapter.chain is None or adapter.chain.without != aside:
             adapter.chain = _Chain(without=aside)
         chain = adapter.chain
-        begin = bisect_right(adapter.accepted, chain.ids[-1]) if chain.ids else 0
+        begin = bisect_right(adapter.accepted, chain.upto) if chain.upto else 0
         added = [drop for drop in adapter.accepted[begin : bisect_right(adapter.accepted, own)] if drop not in aside]
-        chain.digests += self._digests(added, chain.digests[-1] if chain.digests else b"")
-        chain.ids += added
+        if added:
+            chain.upto, chain.count, chain.digest = added[-1], chain.count + len(added), self._digest(added, chain.digest)
         return chain
 
-    def _digests(self, ids: Iterable[str], before: bytes) -> Iterable[bytes]:
+    def _digest(self, ids: Iterable[str], before: bytes) -> bytes:
         for id in ids:
-            before = hashlib.sha256(before + f"{id} {self._sha256(id)}".encode()).digest()
-            yield before
+            before = _linked(before, id, self._sha256(id))
+        return before
 
     def _sha256(self, drop: str) -> str:
         facts = self.drops[drop].facts
         assert isinstance(facts, Accepted)
         return facts.sha256
+
+
+def _linked(before: bytes, id: str, sha256: str) -> bytes:
+    """The digest of a list that is longer by one drop."""
+    return hashlib.sha256(before + f"{id} {sha256}".encode()).digest()
 
 
 def _persona(drop: Drop) -> str:

@@ -142,7 +142,7 @@ def _daemon(facts: Facts, index: Index, process: Process, state: str) -> Plain:
 def _gate(facts: Facts, index: Index) -> Plain:
     """What the two gate children are at, and how many accepted drops wait for their deep check."""
     at_work = {"new": facts.gate.drop, "background": facts.deep_gate.drop}
-    files = {name: index.drops[drop].claim.file for name, drop in at_work.items() if drop in index.drops}
+    files = {name: index.drops[drop].claim.file for name, drop in at_work.items() if drop is not None and drop in index.drops}
     return {name: {"drop": drop, "file": files.get(name, "")} for name, drop in at_work.items()} | {"deep_open": len(facts.unproven)}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from core.alerts import RULES, Happening, happened
 from core.logtail import shareable
-from core.records import Accepted, Drop, Ended, Gating, Job, JobState, Queued, Ranking, Training, VerdictWord
+from core.records import Accepted, Drop, DropState, Ended, Gating, Job, JobState, Queued, Ranking, Training, VerdictWord
 from daemon import clock
 from daemon.counters import Counters
 from daemon.index import Index
@@ -48,8 +48,12 @@ class Tally:
     _learnt: dict[str, int] = field(default_factory=dict)  # job at work -> tokens of its run that are counted
 
     def __post_init__(self) -> None:
-        self.depth.update((job.state.value, urgency(job)) for job in self.index.jobs.values())
-        self.on_their_way.update(drop.state.value for drop in self.index.drops.values())
+        views, shelf = self.index.views, self.index.shelf
+        self.depth.update((job.state.value, urgency(job.card.priority)) for job in (views.active | views.queued.special).values())
+        for _, priority, line in views.queued.lines():
+            self.depth[(JobState.QUEUED.value, urgency(priority))] += len(line)
+        self.on_their_way.update(self.index.drops[drop].state.value for drop in shelf.jobless)
+        self.on_their_way[DropState.ACCEPTED.value] += len(self.index.drops) - len(shelf.jobless)
         self.index.hear_job, self.index.hear_drop = self.on_job, self.on_drop
         for name, labels in ZERO:  # so that the first one is seen to be one more
             self.counters.add(name, 0, labels=labels)
@@ -60,9 +64,9 @@ class Tally:
         """A job was made or has changed."""
         self.jobs.add(after.id)
         if before is not None:
-            self.depth[(before.state.value, urgency(before))] -= 1
+            self.depth[(before.state.value, urgency(before.card.priority))] -= 1
         if not isinstance(after.facts, Ended):
-            self.depth[(after.state.value, urgency(after))] += 1
+            self.depth[(after.state.value, urgency(after.card.priority))] += 1
         elif before is not None:
             self._ended(after, after.facts)
         if before is not None and _micro_batch(after) and _micro_batch(after) != _micro_batch(before) and not isinstance(after.facts, Training):
@@ -156,13 +160,13 @@ def newest_run(folder: Path) -> Path | None:
 
 def oldest_queued(index: Index) -> datetime | None:
     """When the job was made that has waited longest; ids sort by time."""
-    oldest = min(index.views.queued, default=None)
-    return index.views.queued[oldest].card.created_at if oldest is not None else None
+    oldest = index.views.queued.oldest()
+    return index.jobs[oldest].card.created_at if oldest is not None else None
 
 
-def urgency(job: Job) -> str:
+def urgency(priority: int) -> str:
     """The priority as a word: a number that anyone may choose makes no label."""
-    return "normal" if job.card.priority == 0 else "high" if job.card.priority > 0 else "low"
+    return "normal" if priority == 0 else "high" if priority > 0 else "low"
 
 
 def _micro_batch(job: Job) -> int | None:

@@ -5,29 +5,34 @@ from typing import Any
 
 from core.progress import BASE, models_to_score
 from core.records import Accepted, Job, Kind, Queued, Ranking, Releasing
+from core.starting import Incumbent, Start, choose_start
+from core.steps import StartChild
 from core.tasks import PackTask, RankTask, RowsOf, ScoreModel, ScoreTask, Task, TrainTask
 from daemon.index import Index
 from store.bases import base_folder
+from store.codec import read_if_whole
 from store.drops import rows_folder
 from store.jobs import read_config
+from store.runs import SPEC
 from store.seals import is_sealed
 
 WORDS: dict[Kind, list[str]] = {Kind.TRAIN: ["trainer"], Kind.SCORE: ["trainer"], Kind.RANK: ["ranking"], Kind.PACK: ["deploy", "pack"]}
 
 
-def make_task(index: Index, job: Job, kind: Kind, purpose: str) -> Task:
+def make_task(index: Index, job: Job, step: StartChild) -> Task:
     """The task of the next run of `job`. Reads the job's frozen config."""
-    values: dict[str, Any] = read_config(index.home, job)["values"]
+    frozen: dict[str, Any] = read_config(index.home, job)
+    values: dict[str, Any] = frozen["values"]
     match job.facts:
         case Queued():
-            return _train(index, job, job.facts, values)
-        case Ranking() if kind is Kind.SCORE:
-            return _score(index, job, job.facts, purpose, values)
+            return _train(index, job, job.facts, frozen, step.incumbent)
+        case Ranking() if step.kind is Kind.SCORE:
+            return _score(index, job, job.facts, step.purpose, values)
         case Ranking():
-            return _rank(index, job, job.facts, purpose, values)
+            return _rank(index, job, job.facts, step.purpose, values)
         case Releasing():
             return _pack(index, job, job.facts)
-    raise AssertionError(f"{job.state} starts no {kind}")
+    raise AssertionError(f"{job.state} starts no {step.kind}")
 
 
 def _rows(index: Index, job: Job) -> tuple[RowsOf, ...]:
@@ -43,18 +48,51 @@ def _base(index: Index, job: Job) -> str:
     return "" if job.card.backend == "stub" else str(base_folder(index.config))
 
 
-def _train(index: Index, job: Job, facts: Queued, values: dict[str, Any]) -> TrainTask:
+def _train(index: Index, job: Job, facts: Queued, frozen: dict[str, Any], incumbent: str | None) -> TrainTask:
     runs = index.home.runs(job.id)
     checkpoint = str(runs / facts.checkpoint) if facts.checkpoint and is_sealed(runs / facts.checkpoint) else None
+    before = _spec_behind(runs, facts.checkpoint) if checkpoint and facts.checkpoint else None
+    rows = _rows(index, job)
+    start = _start(index, job, rows, frozen["values"], incumbent) if before is None else Start(release=None, why=before.start_reason)
+    release = index.releases[start.release] if start.release is not None else None
     return TrainTask(
         job=job.id,
         backend=job.card.backend,
         base=_base(index, job),
-        rows=_rows(index, job),
-        settings=values,
+        rows=rows,
+        settings=frozen["values"],
         checkpoint=checkpoint,
         micro_batch=facts.micro_batch,
+        origins=frozen["origins"],
+        this_drop=job.card.drop,
+        start=before.start if before else str(release.folder) if release else None,
+        learnt=before.learnt if before else tuple(row.drop for row in rows if row.sha256 in start.learnt),
+        start_reason=start.why,
+        tokens=str(index.home.tokens),
     )
+
+
+def _spec_behind(runs: Path, checkpoint: str) -> TrainTask | None:
+    """What the run of a resume point was to do: a training that goes on keeps the start that it had."""
+    return read_if_whole(TrainTask, runs / Path(checkpoint).parts[0] / SPEC)
+
+
+def _start(index: Index, job: Job, rows: tuple[RowsOf, ...], values: dict[str, Any], incumbent: str | None) -> Start:
+    release = index.releases.get(incumbent) if incumbent is not None else None
+    live = None
+    if release is not None:
+        manifest = release.manifest
+        live = Incumbent(
+            release=release.id, base_sha256=manifest.base_sha256, drops=frozenset(manifest.drops), made_up=manifest.backend == "stub" != job.card.backend
+        )
+    wanted = values.get("training", {}).get("start", "base")  # a job of an earlier lorad starts from the base
+    return choose_start(wanted, live, job.card.base_sha256, {row.sha256: _num_rows(index, row.drop) for row in rows})
+
+
+def _num_rows(index: Index, drop: str) -> int:
+    accepted = index.drops[drop].facts
+    assert isinstance(accepted, Accepted)
+    return accepted.rows
 
 
 def _model(index: Index, job: Job, ranking: Ranking, model: str) -> ScoreModel:

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from core.answering import ProfileRecord
 from core.errors import IntegrityError, RefusedError
 from deploy.weights import check_finite, read_header
+from store.codec import parse
 from store.seals import SEAL, check_seal
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+NOTE = "checkpoint.json"
 PLAIN = {".json", ".md"}  # files that may lie beside the weights; they are not shipped
 MOST_RANK = 512  # the largest rank that a server takes
 HINT = "train it as a plain LoRA adapter: that is what the servers load"
@@ -63,6 +66,17 @@ def check_checkpoint(folder: Path, sha256: str) -> dict[str, Any]:
     check_config(folder / CONFIG, config)
     check_finite(folder / WEIGHTS, read_header(folder / WEIGHTS))
     return config
+
+
+def read_profile(folder: Path) -> ProfileRecord | None:
+    """The profile that the training wrote beside its checkpoint; None where it wrote none. Raises RefusedError."""
+    try:
+        found = json.loads((folder / NOTE).read_bytes()).get("profile")
+        return parse(ProfileRecord, json.dumps(found)) if found else None
+    except FileNotFoundError:
+        return None
+    except (ValueError, AttributeError) as error:
+        raise RefusedError(f"{folder / NOTE} holds no profile: {error}", hint="`lorad jobs retry ID` trains again", code="PROFILE_DAMAGED") from None
 
 
 def check_files(folder: Path) -> None:

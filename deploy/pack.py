@@ -13,7 +13,7 @@ from typing import Any
 from core.errors import IntegrityError, RefusedError
 from core.tasks import PackTask
 from core.wire import Manifest
-from deploy.checkpoint import CONFIG, WEIGHTS, check_checkpoint
+from deploy.checkpoint import CONFIG, WEIGHTS, check_checkpoint, read_profile
 from store.bases import STUB_BASE, TEMPLATE, TOKENIZER, Base, read_base
 from store.durable import made_aside, replace_file
 from store.seals import SEAL, hash_file, hash_files, seal
@@ -114,4 +114,5 @@ def _manifest(task: PackTask, folder: Path, base: Base | None, now: datetime) ->
         drops=task.drops,
         created_at=now,
         files=files,
+        profile=read_profile(Path(task.checkpoint)),
     )

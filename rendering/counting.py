@@ -17,10 +17,14 @@ from rendering.tooltext import uses_tools
 from rendering.trialtexts import awkward_texts
 
 if TYPE_CHECKING:
+    import numpy as np
     import tokie
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from rendering.tokens import Renderer
+
+    Counts = NDArray[np.int64]
 
 Conversation = Sequence[Message] | Sequence[str]
 
@@ -202,12 +206,33 @@ class ConversationCounter:
         counted = self.counter.counts(texts)
         return [(sum(counted[chunks]) + more, sum([counted[index] for index in answers]) + learnt) for chunks, more, answers, learnt in shapes]
 
+    def plain_counts(self, texts: Sequence[str], sizes: Sequence[int]) -> "tuple[Counts, Counts] | None":
+        """(all tokens, learnt tokens) of plain conversations, of each in order; None where this template's must be rendered.
+
+        Args: texts: those of all conversations; sizes: how many each has, at least two.
+        """
+        import numpy as np
+
+        kinds = set(sizes)
+        frames = {size: self._known_frame(size) for size in kinds}
+        if not kinds or None in frames.values():
+            return None
+        known = {size: frame for size, frame in frames.items() if frame is not None}
+        before = [text for size in sizes for text in known[size].before]
+        counted = np.array(self.counter.counts(list(map(add, before, map(str.strip, texts) if self._strips else texts))), dtype=np.int64)
+        lengths = np.array(sizes)
+        starts = np.cumsum(lengths) - lengths
+        # Turn by turn from the last one: that is the assistant's, and the one before it is not.
+        is_answer = (np.repeat(starts + lengths, lengths) - np.arange(len(counted))) % 2 == 1
+        is_answer[starts[lengths % 2 == 1]] = False  # a system turn
+        total = np.add.reduceat(counted, starts) + np.array([known[size].more for size in sizes])
+        learnt = np.add.reduceat(np.where(is_answer, counted, 0), starts) + np.array([known[size].learnt for size in sizes])
+        return total, learnt
+
     def _plain_shape(self, said: Sequence[str], texts: list[str]) -> _Shape:
         """The same as `_shape` for a plain conversation: those of one length differ in their texts alone."""
         num_turns = len(said)
-        if num_turns not in self._frames:
-            self._frames[num_turns] = self._frame(num_turns)
-        frame = self._frames[num_turns]
+        frame = self._known_frame(num_turns)
         if frame is None:
             return self._shape(plain_messages(said), (), texts)
         before, more, learnt = frame
@@ -215,6 +240,11 @@ class ConversationCounter:
         end = start + num_turns
         texts += map(add, before, map(str.strip, said) if self._strips else said)
         return _Shape(slice(start, end), more, range(start + 1 + num_turns % 2, end, 2), learnt)
+
+    def _known_frame(self, num_turns: int) -> _Frame | None:
+        if num_turns not in self._frames:
+            self._frames[num_turns] = self._frame(num_turns)
+        return self._frames[num_turns]
 
     def _frame(self, num_turns: int) -> _Frame | None:
         roles = [message.role for message in plain_messages([""] * num_turns)]

@@ -6,13 +6,14 @@ brackets, and as a page that needs nothing from anywhere.
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from html import escape
 from itertools import groupby
 from typing import Any
 
-from rendering.tokens import Encoding, Renderer
+from rendering.profiles import Change
+from rendering.tokens import Encoding, Renderer, supervised_text
 
 
 class Fate(StrEnum):
@@ -44,6 +45,9 @@ class Picture:
     tokens: tuple[Token, ...]
     num_supervised: int  # as the template says it, before anything is cut
     notes: tuple[str, ...] = ()
+    learnt: tuple[str, ...] = ()  # the text of each run of supervised tokens
+    profile: str = ""
+    changes: tuple[Change, ...] = ()  # what the profile did to the row
 
     def count(self, fate: Fate) -> int:
         """How many tokens have this fate."""
@@ -71,7 +75,34 @@ class Picture:
             for one in self.tokens
         ]
         counts = {"tokens": len(self.tokens)} | {fate.value: self.count(fate) for fate in Fate} | {"supervised_uncut": self.num_supervised}
-        return {"line": self.line, "part": self.part, "counts": counts, "notes": list(self.notes), "text": self.text, "tokens": tokens}
+        return {
+            "line": self.line,
+            "part": self.part,
+            "counts": counts,
+            "notes": list(self.notes),
+            "learnt": list(self.learnt),
+            "text": self.text,
+            "tokens": tokens,
+        } | ({"profile": self.profile, "changes": [asdict(change) for change in self.changes]} if self.changes else {})
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The notes, and what the profile did, as sentences; texts of the row in them are made visible."""
+        return (*self.notes, *(f"profile {self.profile}: {_told(change)}" for change in self.changes))
+
+
+def _told(change: Change) -> str:
+    before, after = _line(change.before), _line(change.after)
+    turn = f"the {change.role} turn {change.turn + 1}"
+    if not change.before:
+        return f"adds {turn}: {after}"
+    if not change.after:
+        return f"takes away {turn}: {before}"
+    lead, found, tail = after.partition(before)
+    if not found:
+        return f"changes {turn} from: {before} - to: {after}"
+    added = [f"{where}: {text}" for where, text in (("before it", lead), ("after it", tail)) if text]
+    return f"adds to {turn} {'; '.join(added)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +157,11 @@ def draw(renderer: Renderer, encoding: Encoding, max_length: int, *, line: int, 
         notes.append("the row has weight 0: nothing of it is learnt")
     elif not learnt:
         notes.append("no token of the row is learnt")
+    notes += [f"the assistant turn {span.turn + 1} counts {span.weight:g} in the loss" for span in encoding.spans if span.weight not in (0, 1)]
     if max_length and len(tokens) > max_length:
         notes.append(f"the row has {len(tokens) - max_length:,} tokens more than max_length {max_length:,}: the trainer leaves it out")
-    return Picture(line=line, part=part, text=encoding.text, tokens=tokens, num_supervised=learnt, notes=tuple(notes))
+    learnt_texts = tuple(supervised_text(renderer, encoding)) if weight else ()
+    return Picture(line=line, part=part, text=encoding.text, tokens=tokens, num_supervised=learnt, notes=tuple(notes), learnt=learnt_texts)
 
 
 def _fate(index: int, supervised: bool, max_length: int) -> Fate:
@@ -195,7 +228,7 @@ def to_text(album: Album, colours: bool) -> str:
             where = f" at {row.path}" if row.path else ""
             parts += [_line(f"{titled(row)}: cannot be drawn: {row.id} {row.message}{where}"), _line(f"  what to do: {row.hint}")]
         else:
-            parts += [f"{titled(row)}: {counted(row)}", *(f"  {note}" for note in row.notes), _drawn(row, colours)]
+            parts += [f"{titled(row)}: {counted(row)}", *(f"  {note}" for note in row.told), _drawn(row, colours)]
     return "\n".join(parts) + "\n"
 
 
@@ -289,7 +322,7 @@ def _section(numbered: tuple[int, Picture | Unseen]) -> str:
     if isinstance(row, Unseen):
         where = f" at {_safe(row.path)}" if row.path else ""
         return f'{title}<div class="bad"><p><b>{_safe(row.id)}</b> {_safe(row.message)}{where}</p><p>What to do: {_safe(row.hint)}</p></div>'
-    notes = "".join(f'<p class="note">{_safe(note)}</p>' for note in row.notes)
+    notes = "".join(f'<p class="note">{_safe(note)}</p>' for note in row.told)
     return f"{title}<p>{_safe(counted(row))}</p>{notes}<pre>{''.join(_spans(row))}</pre>"
 
 

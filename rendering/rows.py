@@ -8,10 +8,10 @@ Lines are physical, 1-based, split at "\\n" only: U+2028 and its kin may stand i
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import zstandard
@@ -19,6 +19,7 @@ import zstandard
 from core.errors import ConfigError, IntegrityError
 from core.splits import RowKey
 from core.tasks import RowsOf
+from rendering.rowtypes import UnpairedRow
 from rendering.specs import BAD_JSON, SPECS, Message, Objective, Spec, SpecRow, ToolCall, Tools
 from rendering.tooltext import arguments_of
 
@@ -40,7 +41,11 @@ class IndexRow(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row that a job may train on or be judged by."""
+    """A row that a job may train on or be judged by.
+
+    `rejected` is the worse conversation of a pair or a correction, `label` whether a judged answer is a good one; None where
+    the row says no such thing. `metadata` chooses rows for stages and is never trained on.
+    """
 
     drop: str
     line: int
@@ -51,6 +56,11 @@ class Row:
     weight: float
     tools: Tools = ()
     objective: Objective = "sft"
+    rejected: list[Message] | None = None
+    label: bool | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    profile: str = ""
+    """Name and version of the profile that changed it; none is applied a second time."""
 
 
 _decode_index = msgspec.json.Decoder(IndexRow).decode
@@ -58,8 +68,16 @@ _decode_index = msgspec.json.Decoder(IndexRow).decode
 
 def read_index(path: Path) -> list[IndexRow]:
     """The index of an accepted drop. Raises IntegrityError where it is missing or damaged."""
+    return list(index_of(path))
+
+
+def index_of(path: Path) -> Iterator[IndexRow]:
+    """The same line by line, for an index that is not to lie in memory."""
     try:
-        return [_decode_index(line) for line in path.read_bytes().split(b"\n") if line]
+        with open(path, "rb") as file:
+            for line in file:
+                if line != b"\n":
+                    yield _decode_index(line)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise IntegrityError(f"{path}: {error}", hint="restore the drop from a backup, or drop the file again", code="INDEX_DAMAGED") from None
 
@@ -73,9 +91,13 @@ def read_rows(sources: Sequence[RowsOf]) -> list[Row]:
     newest = {row.group: place for place, index in enumerate(indexes) for row in index}
     rows: list[Row] = []
     for place, (source, index) in enumerate(zip(sources, indexes, strict=True)):
-        kept = {row.line: row for row in index if newest[row.group] == place}
-        rows.extend(_rows_of(source, kept))
+        rows.extend(_rows_of(source, sorted((row for row in index if newest[row.group] == place), key=lambda row: row.line)))
     return rows
+
+
+def rows_of(source: RowsOf) -> Iterator[Row]:
+    """Every row of one drop that its index names, by line, read as it is asked for. Raises IntegrityError as `read_rows`, at the latest at the end."""
+    return _rows_of(source, index_of(Path(source.folder, INDEX)))
 
 
 def spec_of(source: RowsOf) -> Spec:
@@ -100,14 +122,15 @@ def spec_of(source: RowsOf) -> Spec:
     return spec
 
 
-def _rows_of(source: RowsOf, kept: dict[int, IndexRow]) -> Iterator[Row]:
+def _rows_of(source: RowsOf, kept: Iterable[IndexRow]) -> Iterator[Row]:
+    # `kept` is in order of its lines.
     # The gate has judged the columns; which ones its person declared is not known here.
     spec = spec_of(source).with_any_columns()
-    found = 0
+    wanted = iter(kept)
+    index = next(wanted, None)
     for number, line in enumerate(_lines(source), start=1):
-        if index := kept.get(number):
+        if index is not None and index.line == number:
             row = _decoded(spec, line.removeprefix(BOM) if number == 1 else line, number, source)
-            found += 1
             yield Row(
                 drop=source.drop,
                 line=number,
@@ -118,10 +141,14 @@ def _rows_of(source: RowsOf, kept: dict[int, IndexRow]) -> Iterator[Row]:
                 weight=row.weight,
                 tools=spec.tools(row),
                 objective=spec.objective,
+                rejected=spec.rejected(row),
+                label=row.label if isinstance(row, UnpairedRow) else None,
+                metadata=row.metadata,
             )
-    if found != len(kept):
+            index = next(wanted, None)
+    if index is not None:
         raise IntegrityError(
-            f"{Path(source.folder, INDEX)} names {len(kept) - found} lines that the drop does not have",
+            f"{Path(source.folder, INDEX)} names {1 + sum(1 for _ in wanted)} lines that the drop does not have",
             hint="restore the drop from a backup, or drop the file again",
             code="INDEX_DAMAGED",
         )

@@ -35,12 +35,12 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """A message as it is written. `developer` is another word for system."""
+    """A message as it is written. `developer` is another word for system; `weight` scales the loss of an assistant turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
     name: str = ""
-    weight: Literal[0, 1] = 1
+    weight: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     tool_calls: tuple[Call, ...] = ()
     tool_call_id: str = ""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
@@ -27,7 +27,7 @@ from rendering.rowtypes import (
 BAD_JSON = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What decoding may raise. Bytes that are not UTF-8, half a surrogate pair and deep nesting do not come as msgspec errors."""
 
-Objective = Literal["sft", "dpo", "kto", "vision"]
+Objective = Literal["sft", "dpo", "kto", "orpo", "vision"]
 
 
 class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,12 +39,12 @@ class ToolCall(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """One turn as it is rendered. `weight` 0 on an assistant turn keeps it as context and takes it out of the loss."""
+    """One turn as it is rendered. `weight` scales the loss of an assistant turn; 0 keeps it as context alone."""
 
     role: Role
     content: str
     name: str = ""
-    weight: Literal[0, 1] = 1
+    weight: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
 

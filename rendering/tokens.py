@@ -2,9 +2,12 @@
 
 The text of a conversation is tokenised once, as a whole. The span of an assistant turn comes from rendering prefixes:
 it starts where `messages[:i]` with the generation prompt ends and ends where `messages[:i+1]` ends. Both must be
-prefixes of the whole text, or the model would be trained on another context than it is served.
+prefixes of the whole text, or the model would be trained on another context than it is served. Two habits of templates
+are known and let pass, as they change nothing before the turn: a mark that closes the last turn alone (Phi-3), and an
+empty thinking block that only the last turn has (Qwen3). What a turn says within that block is never lost in silence.
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ from rendering.tooltext import uses_tools
 from store.bases import TEMPLATE, TOKENIZER, read_base
 from store.seals import hash_file
 
+EMPTY_THINKING = re.compile(r"\s*<think>\s*</think>")
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -26,8 +31,14 @@ class Span:
 
     start: int
     end: int
-    learnt: bool
+    said: int  # where its content has ended: an end token before that is text of the answer
+    weight: float
     turn: int
+
+    @property
+    def learnt(self) -> bool:
+        """Whether the turn counts in the loss."""
+        return self.weight > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +46,15 @@ class Encoding:
     """A conversation as tokens.
 
     `supervised` has the length of `ids`: True on the content (and the tool calls) of every assistant turn whose weight
-    is not 0, through its first end-of-turn token. `last_turn` is the index of the first supervised token of the last
-    assistant turn, and `len(ids)` where that turn is not supervised. `offsets` are the characters `start:end` of `text`
-    that each token stands for; tokens of one character share it.
+    is not 0, through the token that ends the turn. `weights` has that length too: the weight of the turn on its
+    supervised tokens, 0 on all others. `last_turn` is the index of the first supervised token of the last assistant turn,
+    and `len(ids)` where that turn is not supervised. `offsets` are the characters `start:end` of `text` that each token
+    stands for; tokens of one character share it.
     """
 
     ids: list[int]
     supervised: list[bool]
+    weights: list[float]
     last_turn: int
     text: str
     offsets: Sequence[tuple[int, int]]
@@ -110,17 +123,18 @@ class Renderer:
         # Offsets are characters of `text`. They only grow, so that a turn's tokens lie between two bisections.
         offsets: list[tuple[int, int]] = encoded.offsets
         starts = [start for start, _ in offsets]
-        supervised = [False] * len(ids)
+        supervised, weights = [False] * len(ids), [0.0] * len(ids)
         last_turn = len(ids)
         for span in spans:
             last_turn = len(ids)
             if span.learnt:
                 # A token that begins in the prompt and reaches into the content is context, not label.
                 first = bisect_left(starts, span.start)
-                last = self._end_of_turn(ids, first, bisect_left(starts, span.end), span.turn)
+                last = self._end_of_turn(ids, bisect_left(starts, span.said), bisect_left(starts, span.end), span.turn)
                 supervised[first : last + 1] = [True] * (last + 1 - first)
+                weights[first : last + 1] = [span.weight] * (last + 1 - first)
                 last_turn = first
-        return Encoding(ids=ids, supervised=supervised, last_turn=last_turn, text=text, offsets=offsets, spans=spans)
+        return Encoding(ids=ids, supervised=supervised, weights=weights, last_turn=last_turn, text=text, offsets=offsets, spans=spans)
 
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
         """Tokens of the conversation so far, up to where the assistant begins to speak."""
@@ -138,13 +152,31 @@ class Renderer:
         for place, turn in zip(places, turns, strict=True):
             before = self.template.render(messages[:place], add_generation_prompt=True, tools=tools)
             through = text if place + 1 == len(messages) else self.template.render(messages[: place + 1], tools=tools)
-            if not (text.startswith(through) and through.startswith(before)):
+            end = self._end_in(text, before, through, messages[place].content)
+            if end is None:
                 raise LoradError(
                     f"the chat template renders turn {turn} differently once later turns follow",
                     hint="such a template drops or rewrites earlier turns; end the row at that turn, or use another base",
                     code="TEMPLATE_NOT_PREFIX",
                 )
-            yield Span(start=len(before), end=len(through), learnt=messages[place].weight != 0, turn=turn)
+            said = _end_of_content(text, len(before), end, messages[place].content)
+            yield Span(start=len(before), end=end, said=said, weight=messages[place].weight, turn=turn)
+
+    def _end_in(self, text: str, before: str, through: str, content: str) -> int | None:
+        """Where the turn ends in `text` that begins behind `before` and, were it the last, would end `through`; None: nowhere."""
+        start = len(before)
+        if not (text.startswith(before) and through.startswith(before)):
+            return None
+        if text.startswith(through):
+            return len(through)
+        thinking = EMPTY_THINKING.match(through, start)
+        for begin in (start, thinking.end() if thinking else len(through)):
+            end = through.find(self.eos_token, _end_of_content(through, begin, len(through), content))
+            turn = through[begin : end + len(self.eos_token)].lstrip() if end >= 0 else ""
+            blanks = len(text) - start - len(text[start:].lstrip())
+            if turn and text.startswith(turn, start + blanks):
+                return start + blanks + len(turn)
+        return None
 
     def _end_of_turn(self, ids: Sequence[int], first: int, stop: int, turn: int) -> int:
         for index in range(first, stop):
@@ -155,3 +187,21 @@ class Renderer:
             hint="the base's eos_token must be the token that its chat template ends a turn with",
             code="TEMPLATE_NO_EOS",
         )
+
+
+def _end_of_content(text: str, start: int, end: int, content: str) -> int:
+    """Where the content of a turn ends in `text[start:end]`; `start` where the template writes it otherwise."""
+    said = content.strip()
+    place = text.find(said, start, end)
+    return start if place < 0 else place + len(said)
+
+
+def supervised_text(renderer: Renderer, encoding: Encoding) -> list[str]:
+    """The text of each unbroken run of supervised tokens, control tokens included: what the model learns to say."""
+    runs: list[list[int]] = []
+    before = False
+    for id, learnt in zip(encoding.ids, encoding.supervised, strict=True):
+        if learnt:
+            runs[-1].append(id) if before else runs.append([id])
+        before = learnt
+    return [renderer.decode(run, skip_special=False) for run in runs]

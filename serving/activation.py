@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from core.answering import NO_RULES
 from core.errors import IntegrityError, LoradError, StateError, UsageError
 from core.names import DEFAULT_ADAPTER, parse_adapter
 from core.wire import AliasState, Desired, Manifest, Outcome, Wish
@@ -278,7 +279,8 @@ class Agent:
         if release is None or release not in self._manifests:
             return self._base
         manifest = self._manifests[release]
-        return Served(model=f"{alias}@v{manifest.version}", created=int(manifest.created_at.timestamp()), release=release, alias=alias)
+        rules = manifest.profile.rules if manifest.profile else NO_RULES
+        return Served(model=f"{alias}@v{manifest.version}", created=int(manifest.created_at.timestamp()), release=release, alias=alias, rules=rules)
 
 
 def _named(release: str | None, version: int | None) -> str:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 
+from rendering.profiles import with_system
 from rendering.specs import Message
 from serving.engines.port import Engine, Generation, Sampling
 from serving.routing import Routes, Served
@@ -33,12 +34,13 @@ class Answer:
         pinned = ExitStack()
         try:
             served = pinned.enter_context(routes.pin(request.model))
-            messages = [message_of(message) for message in request.messages]
-            generation = await asyncio.to_thread(engine.begin, served.release, messages, sampling_of(request))
+            rules = served.rules
+            messages = with_system([message_of(message) for message in request.messages], rules.system)
+            generation = await asyncio.to_thread(engine.begin, served.release, messages, sampling_of(request), rules)
         except BaseException:
             pinned.close()
             raise
-        return cls(engine, served, generation, StopStrings(request.stops), pinned)
+        return cls(engine, served, generation, StopStrings((*request.stops, *rules.stops)), pinned)
 
     async def pieces(self, is_gone: Callable[[], Awaitable[bool]] | None = None) -> AsyncIterator[str]:
         """Text as it becomes certain. Ends early when `is_gone` says that nobody reads it."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from core.answering import NO_RULES, AnswerRules
 from core.errors import LoradError
 
 BASE_LABEL = "base"
@@ -27,6 +28,7 @@ class Served:
     created: int  # unix seconds
     release: str | None = None
     alias: str | None = None
+    rules: AnswerRules = NO_RULES  # of the profile that it was trained with; the base has none
 
     @property
     def label(self) -> str:

@@ -34,6 +34,8 @@ def usage(generation: Generation) -> Json:
 def completion(heading: Heading, text: str, finish_reason: str, counts: Json) -> Json:
     """A whole answer."""
     message = {"role": "assistant", "content": text, "refusal": None}
+    if heading.served.rules.answer:  # beside the text, which stays as it was said
+        message["answer"] = heading.served.rules.extract(text)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
     return {**heading.body("chat.completion", [choice]), "usage": counts}
 

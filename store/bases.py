@@ -6,12 +6,14 @@ A base given by `model_path` is not copied: its folder in models_dir holds base.
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.config import Config
 from core.errors import BaseMissingError, LoradError
+from core.hyperparameters import capped_length, limit_of
 from store.codec import read
 from store.paths import default_models_dir
 from store.seals import is_sealed
@@ -19,6 +21,7 @@ from store.seals import is_sealed
 BASE = "base.json"
 TEMPLATE = "chat_template.jinja"
 TOKENIZER = "tokenizer.json"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 STUB_BASE = "stub"  # base hash of results that no model made
 
 
@@ -42,8 +45,20 @@ def models_dir(config: Config) -> Path:
     return Path(config.models_dir) if config.models_dir else default_models_dir()
 
 
+def is_hub_id(model_path: str) -> bool:
+    """Whether a resolved model_path is the id of a model on a hub (org/name) and no folder: paths are absolute by then."""
+    return HUB_ID.fullmatch(model_path) is not None
+
+
+def hub_folder(config: Config) -> Path:
+    """Where the files of the config's hub id lie once they were fetched."""
+    return models_dir(config) / "hub" / config.model_path.replace("/", "--").lower()
+
+
 def base_folder(config: Config) -> Path:
     """Where the config's base lies, whether or not it is there yet."""
+    if is_hub_id(config.model_path):
+        return models_dir(config) / config.model_path.replace("/", "--").lower()
     if config.model_path:
         original = str(Path(config.model_path).resolve())
         digest = hashlib.sha256(original.encode()).hexdigest()[:8]
@@ -67,6 +82,11 @@ def described_base(config: Config) -> tuple[dict[str, Any], int]:
     except (LoradError, OSError, ValueError):
         return {}, 0
     return (described, size) if isinstance(described, dict) else ({}, 0)
+
+
+def length_of(config: Config) -> int:
+    """The longest row in tokens: max_length, and no more than the config's base can read, where it is here and says so."""
+    return capped_length(config.max_length, limit_of(described_base(config)[0]))
 
 
 def weights_folder(folder: Path) -> Path:

@@ -46,6 +46,11 @@ def write(path: Path, record: object, *, durable: bool = True) -> None:
     replace_file(path, dump(record, indent=1) + "\n", durable=durable)
 
 
+def put(path: Path, record: object) -> None:
+    """Write the record as JSON into a folder that nobody sees yet. Nothing is synced."""
+    path.write_text(dump(record, indent=1) + "\n", encoding="utf-8")
+
+
 def read(kind: type[T], path: Path) -> T:
     """The record in `path`. Raises FileNotFoundError; IntegrityError when it is not such a record."""
     try:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.aliases import Became, translate
 from core.config import Config, Resolved, changed_keys, merge_for_reload, resolve
 from core.sections import TargetConfig
-from store.config_file import config_path, read_layer
+from store.bases import is_hub_id
+from store.config_file import DEFAULT, config_path, read_layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,20 +36,36 @@ class ConfigLoader:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = config_path(str(path) if path is not None else None)
+        self.became: tuple[Became, ...] = ()
+        """What the keys of other tools in the file became; known once it was read."""
         self._layer: dict[str, Any] | None = None  # read once: a later edit waits for a reload
+
+    @classmethod
+    def without_file(cls) -> "ConfigLoader":
+        """A loader of the defaults, for commands that need no config; relative paths start at the current folder."""
+        loader = cls(DEFAULT)
+        loader._layer = {}
+        return loader
 
     def load(self, command_line: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] | None = None) -> Resolved:
         """The resolved config; relative paths start at the config's folder. Raises ConfigError. Reads the file once."""
         if self._layer is None:
-            self._layer = read_layer(self.path)
+            self._layer = self._read()
         resolved = resolve({"config.json": self._layer, "sidecar": sidecar or {}, "command line": command_line or {}})
-        return Resolved(self._absolute(resolved.config), resolved.origins, resolved.warnings)
+        lost = tuple(found.words for found in self.became if found.is_lost)
+        return Resolved(self._absolute(resolved.config), resolved.origins, (*resolved.warnings, *lost))
+
+    def _read(self) -> dict[str, Any]:
+        """The file in lorad's own keys. Raises ConfigError."""
+        found = translate(read_layer(self.path), self.path.name)
+        self.became = found.became
+        return found.layer
 
     def reread(self) -> Reread:
         """Read the file again. Nothing follows it until `adopt`. Raises ConfigError: what was read before stays in force."""
         before = self.load().config
         assert self._layer is not None
-        layer, waiting = merge_for_reload(self._layer, read_layer(self.path))
+        layer, waiting = merge_for_reload(self._layer, self._read())
         resolved = resolve({"config.json": layer})
         after = Resolved(self._absolute(resolved.config), resolved.origins, resolved.warnings)
         return Reread(resolved=after, changed=changed_keys(before, after.config), waiting=waiting, layer=layer)
@@ -59,6 +77,9 @@ class ConfigLoader:
     def _absolute(self, config: Config) -> Config:
         def place(path: str) -> str:
             return str((self.path.parent / os.path.expanduser(path)).resolve()) if path else ""
+
+        def base(path: str) -> str:
+            return path if is_hub_id(path) and not (self.path.parent / path).exists() else place(path)
 
         home = place(config.home)
         serving = config.serving.model_copy(
@@ -76,8 +97,9 @@ class ConfigLoader:
             update={
                 "home": home,
                 "models_dir": place(config.models_dir),
-                "model_path": place(config.model_path),
+                "model_path": base(config.model_path),
                 "specs": {id: place(path) for id, path in config.specs.items()},
+                "profiles": {name: place(path) for name, path in config.profiles.items()},
                 "validation": validation,
                 "serving": serving,
                 "alerts": alerts,

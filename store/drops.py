@@ -20,7 +20,7 @@ from core.errors import ConfigError, IntegrityError
 from core.gate import ROWS_FOLDER as ROWS
 from core.jsonc import loads
 from core.records import Accepted, Claim, Drop, DropState, Gating, Settling
-from store.codec import dump, read, read_if_whole, write
+from store.codec import dump, put, read, read_if_whole, write
 from store.durable import move, replace_file, sync_dir
 from store.paths import Home
 from store.recall import changed_ns, names_in, recall_drops
@@ -57,7 +57,7 @@ def begin_claims(home: Home, claims: Sequence[Claim]) -> list[Drop]:
     """Make claims durable together; nothing in the inbox has moved yet."""
     with made_together([home.drop(DropState.SETTLING, claim.drop) for claim in claims], home.tmp) as folders:
         for claim, folder in zip(claims, folders, strict=True):
-            write(folder / CLAIM, claim, durable=False)
+            put(folder / CLAIM, claim)
     return [Drop(claim=claim, state=DropState.SETTLING, facts=Settling(since=claim.claimed_at)) for claim in claims]
 
 

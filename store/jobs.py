@@ -16,8 +16,8 @@ from typing import Any
 from core.errors import IntegrityError
 from core.lifecycle import FACTS
 from core.records import ENDED, Ended, Job, JobCard, JobState, Queued
-from store.codec import read, write
-from store.durable import move, replace_file
+from store.codec import put, read, write
+from store.durable import move
 from store.paths import Home
 from store.recall import changed_ns, names_in, recall_jobs
 from store.together import made_together
@@ -47,14 +47,14 @@ def create_jobs(home: Home, wanted: Sequence[tuple[JobCard, Queued, Mapping[str,
     written: dict[str, Path] = {}
     with made_together([home.job(JobState.QUEUED, card.id) for card, _, _ in new], home.tmp) as folders:
         for folder, (card, facts, config) in zip(folders, new, strict=True):
-            write(folder / CARD, card, durable=False)
+            put(folder / CARD, card)
             text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
             if text in written:
                 os.link(written[text], folder / CONFIG)  # frozen, so that jobs may share it
             else:
-                replace_file(folder / CONFIG, text, durable=False)
+                (folder / CONFIG).write_text(text, encoding="utf-8")
                 written[text] = folder / CONFIG
-            write(folder / "queued.json", facts, durable=False)
+            put(folder / "queued.json", facts)
     made = {card.id: Job(card=card, state=JobState.QUEUED, facts=facts) for card, facts, _ in new}
     return [made.get(card.id) or read_job(existing[card.id][1], existing[card.id][0]) for card, _, _ in wanted]
 

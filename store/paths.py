@@ -132,8 +132,13 @@ class Home:
 
     @property
     def listing(self) -> Path:
-        """Snapshot of jobs and drops for listings, so that `lorad jobs list` reads two files (see `ended_listing`)."""
+        """Snapshot of jobs and drops for listings, so that `lorad jobs list` reads three files (see `queued_listing`, `ended_listing`)."""
         return self.root / "caches" / "listing.json"
+
+    @property
+    def queued_listing(self) -> Path:
+        """The jobs that were queued and of which nothing more was known, one line each: added to, and made anew now and then."""
+        return self.root / "caches" / "queued.jsonl"
 
     @property
     def ended_listing(self) -> Path:
@@ -144,6 +149,11 @@ class Home:
     def known(self) -> Path:
         """What the gate children are told of earlier drops: made anew by each daemon, ids and hashes only."""
         return self.root / "caches" / "known"
+
+    @property
+    def tokens(self) -> Path:
+        """Tokenised drops, by content: made by trainer children, kept for later jobs, and made anew where they are missing."""
+        return self.root / "caches" / "tokens"
 
     def slot_lock(self, slot: int) -> Path:
         """Locked exactly while a child lives in this slot."""

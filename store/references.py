@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from store.durable import lines_of, replace_file
 from store.paths import Home
 from store.targets import desired_of, mirror
 from store.wire import read_active
+
+Lives = dict[str, tuple[str | None, str | None]]
 
 
 class Unreadable(Exception):
@@ -57,21 +60,37 @@ def _of_target(home: Home, target: str, has_releases: bool) -> dict[str, str]:
         desired = desired_of(home, target)
     except Exception as error:
         raise Unreadable(f"the wish for target {target!r} cannot be read: {error}") from None
-    ledger = _ledger(mirror(home, target) / "activations.jsonl")
+    lives = _lives_by(mirror(home, target) / "activations.jsonl")
     active_path = mirror(home, target) / "active.json"
     active = read_active(active_path)
     if active is None and active_path.exists():
         raise Unreadable(f"what target {target!r} serves cannot be read: {active_path} is damaged")
-    if has_releases and active is None and not ledger:
+    if has_releases and active is None and lives is None:
         raise Unreadable(f"target {target!r} was never seen, so nobody knows which releases it needs")
     for wish in (desired.aliases if desired else {}).values():
         needed |= {release: f"wished for on {target}" for release in (wish.release, wish.replaces) if release}
-    for before, now in _lives(ledger).values():
+    for before, now in (lives or {}).values():
         needed |= {release: why for release, why in ((before, f"previous on {target}"), (now, f"live on {target}")) if release}
     for state in (active.aliases if active else {}).values():
         found = ((state.wanted, "asked of"), (state.previous, "previous on"), (state.release, "live on"))
         needed |= {release: f"{why} {target}" for release, why in found if release}
     return needed
+
+
+def _lives_by(path: Path) -> Lives | None:
+    """What was live and is live by a ledger; None where nothing stands in it. Raises Unreadable."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return _lives_at(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)
+def _lives_at(path: Path, _mark: tuple[int, int, int]) -> Lives | None:
+    """Worked out once for each change: a ledger grows for years, and a collection asks again at each step."""
+    ledger = _ledger(path)
+    return _lives(ledger) if ledger else None
 
 
 def _ledger(path: Path) -> list[Activation]:
@@ -85,9 +104,9 @@ def _ledger(path: Path) -> list[Activation]:
     return found
 
 
-def _lives(ledger: Iterable[Activation]) -> dict[str, tuple[str | None, str | None]]:
+def _lives(ledger: Iterable[Activation]) -> Lives:
     """Alias -> (the release that was live before, the one that is live); None is the base."""
-    lives: dict[str, tuple[str | None, str | None]] = {}
+    lives: Lives = {}
     for line in ledger:
         if line.event not in ("live", "restored"):
             continue

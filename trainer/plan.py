@@ -8,6 +8,7 @@ import math
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from core.config import Config
 
@@ -26,6 +27,8 @@ class Plan:
     learning_rate: float
     warmup_ratio: float
     checkpoints: int
+    fixed_warmup_steps: int = 0  # 0: by warmup_ratio
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
 
     @classmethod
     def of(cls, config: Config, num_rows: int) -> "Plan":
@@ -40,6 +43,8 @@ class Plan:
             learning_rate=config.learning_rate,
             warmup_ratio=training.warmup_ratio,
             checkpoints=training.checkpoints,
+            fixed_warmup_steps=training.warmup_steps,
+            scheduler=training.scheduler,
         )
 
     @property
@@ -55,8 +60,8 @@ class Plan:
 
     @property
     def warmup_steps(self) -> int:
-        """Steps over which the rate rises: warmup_ratio, at least 5, never more than half of all, at least 1."""
-        wanted = max(math.ceil(self.warmup_ratio * self.total_steps), LEAST_WARMUP_STEPS)
+        """Steps over which the rate rises: training.warmup_steps, else warmup_ratio, at least 5; never more than half of all, at least 1."""
+        wanted = self.fixed_warmup_steps or max(math.ceil(self.warmup_ratio * self.total_steps), LEAST_WARMUP_STEPS)
         return max(1, min(wanted, self.total_steps // 2))
 
     @property
@@ -66,11 +71,17 @@ class Plan:
         return frozenset(math.ceil(self.total_steps * part / count) for part in range(1, count + 1))
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: linear up to its peak, then a cosine to 0."""
+        """Learning rate of a step: linear up to its peak, then by the scheduler: a cosine or a line to 0, or the peak to the end."""
         if step <= self.warmup_steps:
             return self.learning_rate * step / self.warmup_steps
         done = (step - 1 - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        match self.scheduler:
+            case "cosine":
+                return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+            case "linear":
+                return self.learning_rate * (1 - done)
+            case "constant":
+                return self.learning_rate
 
     def rows(self, step: int) -> list[int]:
         """Indices of the rows of a step; the last step may have fewer than batch_size."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 from core.tasks import ExitNote
 from store.child import Stopped
@@ -40,6 +40,8 @@ class RunFolder:
         self.rows = 0
         self.longest = 0
         self.device = ""
+        self.profile: dict[str, Any] = {}
+        """Which profile changed the rows (core.answering.ProfileRecord as JSON values); empty before they are read."""
         self.device_memory_mb = 0
         """Most memory of a GPU that this process has held; 0: it trains on the CPU."""
         self.tokens = 0

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rendering.tokens import Renderer
 from validation import loaded
 from validation.case import Case
+from validation.plainrows import PlainRows
 
 T = TypeVar("T")
 _ESCAPE = int.from_bytes(b"\\u", "little")
@@ -81,16 +82,20 @@ class Context:
 
 @dataclass
 class Batch:
-    """Some hundred typed rows in order; `sampled` are those of them that belong to the stratified sample."""
+    """Some hundred typed rows in order; `sampled` are those of them that belong to the stratified sample.
 
-    cases: list[Case]
+    Where all of them are plain conversations, `plain` has their texts, and a check that looks at these alone makes no cases.
+    """
+
+    cases: Sequence[Case]
     sampled: list[Case]
     context: Context
+    plain: PlainRows | None = None
 
     @cached_property
     def raw(self) -> bytes:
         """The bytes of all rows, one a line: one look at them tells what is in none."""
-        return b"\n".join([case.raw for case in self.cases])
+        return self.plain.block if self.plain else b"\n".join([case.raw for case in self.cases])
 
     @cached_property
     def has_escapes(self) -> bool:

@@ -36,7 +36,7 @@ _LINKS = frozenset(
 )
 
 
-_STOPS = frozenset(".!?")
+STOPS = frozenset(".!?")
 
 
 class Ending(IntEnum):
@@ -51,7 +51,7 @@ class Ending(IntEnum):
 
 def ending_of(text: str) -> Ending:
     """How a text ends."""
-    if text[-1:] in _STOPS and not (text[0] in "{[" or text[0].isspace() or text.endswith("...") or ("`" in text and "```" in text)):
+    if text[-1:] in STOPS and not (text[0] in "{[" or text[0].isspace() or text.endswith("...") or ("`" in text and "```" in text)):
         return Ending.WHOLE if _runs(text) else Ending.OTHER
     core = text.rstrip(_CLOSERS)
     if _JSON.match(text):
@@ -91,7 +91,7 @@ def is_torn(text: str) -> bool:
 
 def is_unmarked(text: str) -> bool:
     """Whether a text of several words has no end mark, whatever kind of text it is; three dots are none."""
-    if text[-1:] in _STOPS and not text.endswith("..."):
+    if text[-1:] in STOPS and not text.endswith("..."):
         return False
     core = text.rstrip()
     if core.count(" ") < 4 and (core.isascii() or not _WIDE.search(core, max(0, len(core) - 40))):

@@ -1,10 +1,10 @@
 """One file through the gate: the first pass, the survey, the report."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rendering.specs import Spec
 from validation.checks.registry import SURVEYED, Check, Need
@@ -14,8 +14,12 @@ from validation.control import ControlTokens
 from validation.findings import Level, Limits
 from validation.report import Report, Sampled
 from validation.scan import OnRow, Plan, Scan
+from validation.segments import Segment
 from validation.source import Source
-from validation.survey import Surveyed, SurveyPlan, survey
+from validation.survey import Progress, Surveyed, SurveyPlan, survey
+
+if TYPE_CHECKING:
+    from validation.shards import Shards
 
 MOST_UNREADABLE = 0.5  # share of rows that are not of the schema, above which a survey would say nothing of use
 
@@ -67,6 +71,8 @@ class Examination:
         self._source, self._spec, self._level, self._setting, self._control = source, spec, level, setting, control
         self._started = time.monotonic()
         self._read_bytes = 0
+        self._shards: Shards | None = None
+        self._told = Progress(source.opened.size_bytes, level.value, setting.on_progress)
         images = Path(setting.around.images) if setting.around.images else source.path.parent
         plan = Plan(spec=spec, level=level, limits=setting.limits, control=control, off=setting.off, keep_rows=setting.keep_rows, images=images)
         self.scan = Scan(plan, on_row, self._progress)
@@ -77,15 +83,23 @@ class Examination:
         return self.scan.opened(self._source.opened)
 
     def read(self, blocks: Iterable[bytes]) -> None:
-        """The first pass."""
-        self.scan.read(blocks)
+        """The first pass. Other processes begin the survey of a large file meanwhile."""
+        self._shards = self._begin_survey()
+        try:
+            self.scan.read(blocks)
+        except BaseException:
+            self._end_shards()
+            raise
 
     def end(self, name: str) -> Examined:
         """The survey where the level asks for one, and the report. Raises LoradError FILE_CHANGED, OSError."""
         scan, surveyed = self.scan, None
-        if self._level is not Level.QUICK and self._can_be_surveyed():
-            surveyed = survey(self._survey_plan(), scan.totals, self._setting.processes, self._setting.on_progress)
-            scan.tally.merge(surveyed.tally)
+        try:
+            if self._level is not Level.QUICK and self._can_be_surveyed():
+                surveyed = self._survey()
+                scan.tally.merge(surveyed.tally)
+        finally:
+            self._end_shards()
         report = self._report(name, surveyed)
         return Examined(report=report, rows=scan.tally.rows or {}, error_rows=scan.tally.error_rows, surveyed=surveyed)
 
@@ -93,8 +107,29 @@ class Examination:
         totals = self.scan.totals
         return totals.typed_rows > 0 and totals.typed_rows >= (1 - MOST_UNREADABLE) * totals.rows
 
-    def _survey_plan(self) -> SurveyPlan:
+    def _survey(self) -> Surveyed:
         assert self.scan.segments is not None
+        segments = self.scan.segments.end()
+        num_lines = sum(segment.num_lines for segment in segments)
+        if self._shards and self._shards.num_lines != num_lines:  # the file grew or shrank meanwhile: another sample
+            self._end_shards()
+        return survey(self._survey_plan(num_lines, segments), self.scan.totals, self._told, self._shards)
+
+    def _begin_survey(self) -> "Shards | None":
+        """Processes for parts of the file, where it is worth some."""
+        if self._level is Level.QUICK or self._source.opened.obstacle:
+            return None
+        from validation.shards import Shards, borders_of
+
+        borders = borders_of(self._source.opened.size_bytes, self._setting.processes, self._level)
+        return Shards(self._survey_plan(self._source.num_lines()), borders, self._told.add) if borders else None
+
+    def _end_shards(self) -> None:
+        if self._shards:
+            self._shards.end()
+            self._shards = None
+
+    def _survey_plan(self, num_lines: int, segments: Sequence[Segment] = ()) -> SurveyPlan:
         return SurveyPlan(
             file=self._source.path,
             spec=self._spec,
@@ -103,12 +138,15 @@ class Examination:
             around=self._setting.around,
             control=self._control,
             off=self._setting.off,
-            segments=self.scan.segments.end(),
+            num_lines=num_lines,
+            segments=segments,
             keep_rows=self._setting.keep_rows,
         )
 
     def _progress(self, size_bytes: int) -> None:
         self._read_bytes += size_bytes
+        if self._shards and self.scan.segments:
+            self._shards.give(self.scan.segments.done)
         self._setting.on_progress("read", self._read_bytes, self._source.opened.size_bytes)
 
     def _report(self, name: str, surveyed: Surveyed | None) -> Report:

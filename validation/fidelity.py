@@ -66,7 +66,7 @@ class Fidelity:
         """What is wrong with the row's rendering. Worked out once for each row of a batch."""
         told = self._told.get(case.line)
         if told is None:
-            if len(self._told) > 1024:  # two batches
+            if len(self._told) > 8192:  # some batches
                 self._told.clear()
             told = self._told[case.line] = self._look(case)
         return told
@@ -78,7 +78,7 @@ class Fidelity:
             text = self._renderer.render(messages, tools=tools)
         except LoradError as error:
             return [_refused(error)]
-        shape = tuple((m.role, m.weight, bool(m.content), bool(m.name), len(m.tool_calls)) for m in messages)
+        shape = tuple((m.role, m.weight > 0, bool(m.content), bool(m.name), len(m.tool_calls)) for m in messages)
         with_tools = uses_tools(messages, tools)
         frame = self._frame(shape, messages, tools, with_tools)
         contents = [message.content for message in messages if message.content]

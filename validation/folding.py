@@ -3,9 +3,9 @@
 A million rows are three columns of eight bytes. Doubles are found by sorting them, never by sets of texts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -53,16 +53,27 @@ def folded(text: str) -> bytes:
     return plain.strip()
 
 
-def folded_all(texts: Sequence[str]) -> Iterator[bytes]:
-    """What `folded` gives of each text; those of ASCII are folded at once."""
-    narrow = [text for text in texts if text.isascii()]
-    joined = _APART.join(narrow)
-    if joined.count(_APART) != len(narrow) - 1:  # there is none, or one of them holds that character itself
-        yield from map(folded, texts)
-        return
-    parts = iter(_without_double_blanks(joined.encode().translate(_FOLD)).split(_APART.encode()))
-    for text in texts:
-        yield next(parts).strip() if text.isascii() else folded(text)
+def folded_all(texts: Sequence[str]) -> list[bytes]:
+    """What `folded` gives of each text; those of ASCII are folded at once, and so are the others."""
+    is_narrow = [text.isascii() for text in texts]
+    narrow = iter(_folded_at_once(list(compress(texts, is_narrow)), _FOLD))
+    if all(is_narrow):
+        return list(narrow)
+    wide = iter(_folded_at_once([text for text, is_ascii in zip(texts, is_narrow, strict=True) if not is_ascii], _FOLD_WIDE))
+    return [next(narrow if is_ascii else wide) for is_ascii in is_narrow]
+
+
+def _folded_at_once(texts: Sequence[str], table: bytes) -> Iterable[bytes]:
+    joined = _APART.join(texts)
+    plain = joined.encode()
+    if joined.count(_APART) != len(texts) - 1 or not _stays(plain):  # there is none, or one of them holds that character itself
+        return map(folded, texts)
+    return map(bytes.strip, _without_double_blanks(plain.translate(table)).split(_APART.encode()))
+
+
+def _stays(plain: bytes) -> bool:
+    """Whether nothing beyond ASCII has to be folded."""
+    return not any(sign.isspace() or sign.casefold() != sign for sign in set(plain.translate(None, _ASCII).decode()))
 
 
 def _without_double_blanks(plain: bytes) -> bytes:
@@ -103,11 +114,17 @@ def key_of(case: Case) -> Key:
     return Key(row_digest, asked_digest if asked else 0, digest(plain or answer) if answer else 0)
 
 
-def _plain_key(asked: bytes, answer: bytes) -> Key:
-    """The same for a plain conversation, which has nothing beside its texts."""
-    asked_digest = _digest(asked)
-    told = _digest(answer.strip(_STOPS) or answer) if answer else 0
-    return Key(_digest(answer, asked_digest), asked_digest if asked else 0, told)
+def _plain_keys(texts: Sequence[str]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """The same of plain conversations, which have nothing beside their texts: all keys `row`, all `asked`, all `answer`.
+
+    Args: texts: of each conversation all before the last answer, then that answer.
+    """
+    plain = folded_all(texts)
+    questions, answers = plain[::2], plain[1::2]
+    asked = list(map(_digest, questions))
+    told = [_digest(answer.strip(_STOPS) or answer) if answer else 0 for answer in answers]
+    rows = list(map(_digest, answers, asked))
+    return rows, [digest if question else 0 for digest, question in zip(asked, questions, strict=True)], told
 
 
 def pictures(row: VisionRow) -> Iterator[tuple[str, str]]:
@@ -135,10 +152,15 @@ def fold(batch: Batch, sheet: Sheet) -> None:
     lines = sheet.column(_LINES)
     if len(lines) >= sheet.num_rows:
         return
-    plain = folded_all([text for case in batch.cases if case.plain for text in (_TURN.join(case.plain[:-1]), case.plain[-1])])
-    keys = [_plain_key(next(plain), next(plain)) if case.plain else key_of(case) for case in batch.cases]
-    lines.extend([case.line for case in batch.cases])
-    for name, values in zip((_ROWS, _ASKED, _ANSWERS), zip(*keys, strict=True), strict=True):
+    if batch.plain:
+        lines.extend(batch.plain.lines)
+        keys: Sequence[Sequence[int]] = _plain_keys([text for row in batch.plain.rows for text in (_TURN.join(row[:-1]), row[-1])])
+    else:
+        lines.extend([case.line for case in batch.cases])
+        plain = _plain_keys([text for case in batch.cases if case.plain for text in (_TURN.join(case.plain[:-1]), case.plain[-1])])
+        plain_keys = zip(*plain, strict=True)
+        keys = list(zip(*[next(plain_keys) if case.plain else key_of(case) for case in batch.cases], strict=True))
+    for name, values in zip((_ROWS, _ASKED, _ANSWERS), keys, strict=True):
         sheet.column(name).extend(values)
 
 

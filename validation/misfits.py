@@ -164,7 +164,8 @@ class _Search:
         elif plain.get("content", "") is None and not calls:
             self._add("null", f"{path}.content", struct, content)
         if isinstance(role, str) and role in ("system", "developer", "user", "tool"):
-            if plain.get("weight", 1) == 0:
+            weight = plain.get("weight", 1)
+            if type(weight) in (int, float) and 0 <= weight < 1:
                 self._add("not_learnt", f"{path}.weight", struct, _Held(Turn, "weight", plain))
             if calls and isinstance(calls, list):
                 self._add("not_learnt", f"{path}.tool_calls", struct, _Held(Turn, "tool_calls", plain))

@@ -78,7 +78,7 @@ class BatchWords:
     """The words of the batch at hand, so that several checks share the work."""
 
     def __init__(self) -> None:
-        self._cases: list[Case] | None = None
+        self._cases: Sequence[Case] | None = None
         self._words = RowWords.of([])
 
     def of(self, batch: Batch) -> RowWords:

@@ -35,6 +35,14 @@ class Clean(NamedTuple):
     longest_row_bytes: int
 
 
+class Conversations(NamedTuple):
+    """The texts of a block of plain conversations, those of all rows in order, and how many each row has. None is empty."""
+
+    texts: list[str]
+    sizes: list[int]
+    longest_row_bytes: int
+
+
 class Screen:
     """Screens blocks of whole lines of one row type.
 
@@ -67,6 +75,27 @@ class Screen:
         if not longest or _num_strings(octets) != said.num_strings or (_has_code_point(octets) and escapes_a_token(block)):
             return None
         return Clean(len(rows), said.num_turns, longest)
+
+    def conversations(self, block: bytes) -> Conversations | None:
+        """The texts of a block of chat rows; None where a line is anything else than one plain conversation. Texts are not judged."""
+        if not block.startswith(b"{"):
+            return None
+        try:
+            rows = self._plain(block)
+        except BAD_JSON:
+            return None
+        sizes = [len(row.messages) for row in rows]
+        texts = [turn.content for row in rows for turn in row.messages]
+        said = self._said(rows)
+        if said is None or not all(texts):
+            return None
+        import numpy as np
+
+        octets = np.frombuffer(block, np.uint8)
+        longest = _longest_line(octets, len(rows))
+        if not longest or _num_strings(octets) != said.num_strings:
+            return None
+        return Conversations(texts, sizes, longest)
 
     def rows(self, block: bytes) -> Sequence[SpecRow]:
         """The rows of a clean block."""

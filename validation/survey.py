@@ -9,9 +9,9 @@ import os
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xxhash
 
@@ -23,15 +23,21 @@ from validation.checks.registry import SURVEYED, Check, Need, Totals
 from validation.context import Batch, Context, Pair, Sheet, Surroundings
 from validation.control import ControlTokens
 from validation.findings import Level, Limits, Problem
+from validation.plainrows import LazyCases, PlainReader, PlainRows
 from validation.segments import Segment, read_segment
 from validation.tally import Tally
 
-BATCH_ROWS = 512
+if TYPE_CHECKING:
+    from validation.shards import Shards
+
+BLOCK_ROWS = 128  # lines that are plain rows together, or are looked at one by one
+BATCH_ROWS = 16 * BLOCK_ROWS
 SELDOM = 100_000  # new objects between two runs of the garbage collector
 MOST_SEGMENT_BYTES = 256 << 20  # only a row without end makes a larger one
 SAMPLE_ROWS = 50_000
 PAIRS = 1_000  # at least; at most twice as many
 RUN = 20  # neighbours of that sample
+_NEWLINE = b"\n"[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +51,9 @@ class SurveyPlan:
     around: Surroundings
     control: ControlTokens
     off: frozenset[str] = frozenset()
-    segments: Sequence[Segment] = ()
+    num_lines: int = 0  # physical lines of the file
+    segments: Sequence[Segment] = ()  # all of the file's, once it was read
     keep_rows: bool = False
-
-    @property
-    def num_lines(self) -> int:
-        """Physical lines of all segments."""
-        return sum(segment.num_lines for segment in self.segments)
 
 
 def defaults() -> dict[str, dict[str, float]]:
@@ -60,6 +62,14 @@ def defaults() -> dict[str, dict[str, float]]:
     for check in CHECKS:
         found.setdefault(check.id, {}).update(check.limits)
     return found
+
+
+class Part(NamedTuple):
+    """What one process found; `not_run` is check id -> why."""
+
+    sheet: Sheet
+    tally: Tally
+    not_run: dict[str, str]
 
 
 class Surveyor:
@@ -73,6 +83,7 @@ class Surveyor:
         self.not_run: dict[str, str] = {}
         self._checks = self._ready(checks_for(plan.spec, plan.level, plan.off))
         self._sample = Stratified(plan.num_lines, SAMPLE_ROWS, plan.around.seed)
+        self._reader = PlainReader(plan.spec, plan.limits.max_row_bytes)
 
     def _ready(self, checks: Any) -> dict[Need, tuple[Check, ...]]:
         ready: dict[Need, tuple[Check, ...]] = {}
@@ -106,25 +117,47 @@ class Surveyor:
             os.close(fd)
 
     def _segment(self, content: bytes, segment: Segment) -> None:
+        """Feed the rows of a segment, in order: plain ones together, the others as cases."""
         cases: list[Case] = []
-        for case in cases_of(content, segment, self.plan):
-            cases.append(case)
+        plain: list[PlainRows] = []
+        for number, block in blocks_of(content, segment.first_line):
+            rows = self._reader.read(block, number)
+            if rows is None:
+                self._plain_batch(plain)
+                plain = []
+                cases += cases_of(block, number, self.plan)
+            else:
+                self._batch(cases)
+                cases = []
+                plain.append(rows)
             if len(cases) >= BATCH_ROWS:
                 self._batch(cases)
                 cases = []
-        if cases:
-            self._batch(cases)
+            if len(plain) * BLOCK_ROWS >= BATCH_ROWS:
+                self._plain_batch(plain)
+                plain = []
+        self._plain_batch(plain)
+        self._batch(cases)
+
+    def _plain_batch(self, parts: list[PlainRows]) -> None:
+        if parts:
+            rows = PlainRows.joined(parts)
+            cases = LazyCases(rows, partial(_case, self.plan))
+            wanted = self._sample.lines(rows.lines[0], rows.lines[-1])
+            self._judge(Batch(cases, [cases[line - rows.first_line] for line in rows.lines if line in wanted], self.context, rows))
 
     def _batch(self, cases: list[Case]) -> None:
-        wanted_lines = self._sample.lines(cases[0].line, cases[-1].line)
-        sampled = [case for case in cases if case.line in wanted_lines]
-        batch = Batch(cases, sampled, self.context)
-        self.sheet.num_rows += len(cases)
-        self.sheet.num_sampled += len(sampled)
+        if cases:
+            wanted_lines = self._sample.lines(cases[0].line, cases[-1].line)
+            self._judge(Batch(cases, [case for case in cases if case.line in wanted_lines], self.context))
+
+    def _judge(self, batch: Batch) -> None:
+        self.sheet.num_rows += len(batch.cases)
+        self.sheet.num_sampled += len(batch.sampled)
         for check in self._checks[Need.BATCH]:
             for line, problem in check.find(batch, self.sheet) or ():
                 self.tally.add(check, problem, line)
-        for need, wanted in ((Need.EACH, cases), (Need.SAMPLE, sampled)):
+        for need, wanted in ((Need.EACH, batch.cases), (Need.SAMPLE, batch.sampled)):
             for check in self._checks[need]:
                 find = check.find
                 for case in wanted:
@@ -156,10 +189,23 @@ class Stratified:
         return stratum * self.step + xxhash.xxh3_64_intdigest(stratum.to_bytes(8, "little"), self._seed) % self.step + 1
 
 
-def cases_of(content: bytes, segment: Segment, plan: SurveyPlan, only: "set[int] | None" = None) -> Iterator[Case]:
-    """The typed rows of a segment's bytes, or those at some lines; those that the first pass has refused are left out."""
-    decode, spec, control, most = plan.spec.decode_plain, plan.spec, plan.control, plan.limits.max_row_bytes
-    for number, raw in enumerate(content.split(b"\n"), start=segment.first_line):
+def blocks_of(content: bytes, first_line: int) -> Iterator[tuple[int, bytes]]:
+    """The content in blocks of whole lines, each with the number of its first line."""
+    import numpy as np
+
+    ends = (np.flatnonzero(np.frombuffer(content, np.uint8) == _NEWLINE) + 1)[BLOCK_ROWS - 1 :: BLOCK_ROWS].tolist()
+    if not ends or ends[-1] < len(content):
+        ends.append(len(content))
+    start = 0
+    for place, end in enumerate(ends):
+        yield first_line + place * BLOCK_ROWS, content[start:end]
+        start = end
+
+
+def cases_of(content: bytes, first_line: int, plan: SurveyPlan, only: "set[int] | None" = None) -> Iterator[Case]:
+    """The typed rows of some lines' bytes, or those at some of them; those that the first pass has refused are left out."""
+    most = plan.limits.max_row_bytes
+    for number, raw in enumerate(content.split(b"\n"), start=first_line):
         if only is not None and number not in only:
             continue
         if number == 1:
@@ -167,12 +213,17 @@ def cases_of(content: bytes, segment: Segment, plan: SurveyPlan, only: "set[int]
         if not raw or len(raw) > most or raw.isspace():
             continue
         try:
-            row, plain = decode(raw)
+            case = _case(plan, number, raw)
         except BAD_JSON:
             continue
-        case = Case(number, raw, row, spec, control)
-        case.plain = plain
         yield case
+
+
+def _case(plan: SurveyPlan, line: int, raw: bytes) -> Case:
+    row, plain = plan.spec.decode_plain(raw)
+    case = Case(line, raw, row, plan.spec, plan.control)
+    case.plain = plain
+    return case
 
 
 @dataclass
@@ -200,7 +251,7 @@ class Survey:
                 here = {line for line in wanted if segment.first_line <= line < segment.first_line + segment.num_lines}
                 if here:
                     content = read_segment(fd, segment, self.plan.file)
-                    found |= {case.line: case for case in cases_of(content, segment, self.plan, here)}
+                    found |= {case.line: case for case in cases_of(content, segment.first_line, self.plan, here)}
         finally:
             os.close(fd)
         return found
@@ -225,23 +276,20 @@ class Surveyed:
     stats: dict[str, Any]
 
 
-def survey(plan: SurveyPlan, totals: Totals, processes: int, on_progress: Callable[[str, int, int], None]) -> Surveyed:
-    """Survey a whole file, in as many processes as it is worth. Raises LoradError FILE_CHANGED, SURVEY_DIED, OSError."""
-    from validation.shards import Shard, parts_of
-
-    told = _Progress(sum(segment.size_bytes for segment in plan.segments), plan.level.value, on_progress)
-    own, *others = parts_of(plan.segments, processes)
-    shards = [Shard(plan, part, told.add) for part in others]
-    try:
-        surveyor = Surveyor(plan)
-        surveyor.go(own, told.add)
-        for shard in shards:
-            sheet, tally = shard.found()
-            surveyor.sheet.merge(sheet)
-            surveyor.tally.merge(tally)
-    finally:
-        for shard in shards:
-            shard.end()
+def survey(plan: SurveyPlan, totals: Totals, told: "Progress", shards: "Shards | None" = None) -> Surveyed:
+    """Survey a whole file; `shards` survey a part of it already. Raises LoradError FILE_CHANGED, SURVEY_DIED, OSError."""
+    told.begin()
+    surveyor = Surveyor(plan)
+    if shards is None:
+        surveyor.go(plan.segments, told.add)
+    else:
+        surveyor.go(shards.rest(plan.segments), told.add)
+        sheet, tally = Sheet(), Tally(plan.keep_rows)
+        for found in (*shards.found(), Part(surveyor.sheet, surveyor.tally, surveyor.not_run)):
+            sheet.merge(found.sheet)
+            tally.merge(found.tally)
+            surveyor.not_run |= found.not_run
+        surveyor.sheet, surveyor.tally = sheet, tally
     whole = Survey(plan, surveyor.context, surveyor.sheet, totals, embedder=_embedder(plan), notes=surveyor.not_run)
     for check in surveyor.concluding:
         assert check.conclude is not None
@@ -258,16 +306,22 @@ def _embedder(plan: SurveyPlan) -> "Callable[[Sequence[str]], Any] | None":
     return Embedder(Path(plan.around.embedder))
 
 
-class _Progress:
-    """Sums up what several threads have done."""
+class Progress:
+    """Sums up what several threads have done, and tells it once the survey has begun."""
 
     def __init__(self, total_bytes: int, stage: str, on_progress: Callable[[str, int, int], None]) -> None:
         self._total, self._stage, self._on_progress = total_bytes, stage, on_progress
         self._done = 0
+        self._begun = False
         self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """From now on it is told."""
+        self._begun = True
 
     def add(self, size_bytes: int) -> None:
         """More bytes are done."""
         with self._lock:
             self._done += size_bytes
-            self._on_progress(self._stage, self._done, self._total)
+            if self._begun:
+                self._on_progress(self._stage, self._done, self._total)

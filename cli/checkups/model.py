@@ -11,10 +11,25 @@ AGAIN = "move {} away and run `lorad models pull`"
 
 
 @check("config")
+def backend(visit: Visit) -> Findings:
+    """Which trainer is chosen, why, and whether it can do what the config asks for."""
+    from core.abilities import unfit_keys
+    from store.engines import choose_backend
+
+    assert visit.config is not None
+    chosen = choose_backend(visit.config)
+    unfit = list(unfit_keys(visit.config, chosen.name))
+    for one in unfit:
+        yield problem("BACKEND_UNABLE", one.words, f"change {one.key}, or name another backend")
+    if not unfit and chosen.name != "stub":
+        yield ok("BACKEND", f"{chosen.name} trains: {chosen.why}")
+
+
+@check("config")
 def base(visit: Visit) -> Findings:
     """The config's base in models_dir."""
     from core.needs import gigabytes
-    from store.bases import base_folder, models_dir, read_base, weights_folder
+    from store.bases import base_folder, is_hub_id, models_dir, read_base, weights_folder
     from store.engines import choose_backend
     from store.seals import is_sealed
 
@@ -24,7 +39,7 @@ def base(visit: Visit) -> Findings:
         yield note("BACKEND_STUB", f"the stub backend trains nothing: {backend.why}", "" if visit.config.backend == "stub" else "pip install 'lorad[cpu]'")
         return
     folder, given = base_folder(visit.config), visit.config.model_path
-    if given and not Path(given).is_dir() and not is_sealed(folder):
+    if given and not is_hub_id(given) and not Path(given).is_dir() and not is_sealed(folder):
         yield problem("MODEL_PATH_MISSING", f"model_path names {given!r}, which is no folder here", "correct the path, then `lorad models pull`")
         return
     if not folder.is_dir():

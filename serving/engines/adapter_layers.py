@@ -19,12 +19,16 @@ from peft.utils.save_and_load import set_peft_model_state_dict
 
 from serving.engines.port import AdapterError
 
+# An adapter of a base that also sees names its weights as the whole model does; here only the text tower is loaded.
+ON_WHOLE, ON_TOWER = "base_model.model.model.language_model.", "base_model.model.model."
+
 
 class AdapterLayers:
     """The adapters of one model. Everything here, and every forward of the model, runs on one thread."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._modules = frozenset(name for name, _ in model.named_modules())
         self._peft: PeftModel | None = None  # wraps the model from the first load on
         self._layers: list[LoraLayer] = []
         self._active: list[str] | None = None  # what the layers were last told; None: unknown
@@ -65,6 +69,9 @@ class AdapterLayers:
         self._look()
 
     def _insert(self, name: str, config: LoraConfig, tensors: dict[str, torch.Tensor]) -> None:
+        if any(key.startswith(ON_WHOLE) for key in tensors) and "model.language_model" not in self._modules:
+            tensors = {key.replace(ON_WHOLE, ON_TOWER, 1): tensor for key, tensor in tensors.items()}
+            config.exclude_modules = None  # it keeps the adapter out of the towers that are not here
         # Not with low_cpu_mem_usage: PEFT 0.21 then rounds fp32 weights to the dtype of the base.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice for people who train

@@ -12,6 +12,7 @@ from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWar
 
 from core.errors import LoradError
 from serving.engines.port import FinishReason, Sampling
+from serving.engines.rules import LogitsRules
 from serving.text import Detokenizer
 
 PREFILL_TOKENS = 256  # prompt tokens in one step: a long prompt must not hold the others' tokens back
@@ -31,13 +32,14 @@ class Forward:
 class Decoding:
     """One answer. `step` runs on the engine's thread."""
 
-    def __init__(self, forward: Forward, prompt_ids: Sequence[int], sampling: Sampling, max_tokens: int) -> None:
+    def __init__(self, forward: Forward, prompt_ids: Sequence[int], sampling: Sampling, max_tokens: int, rules: LogitsRules | None = None) -> None:
         self._forward = forward
         self._cache = forward.new_cache()
         self._waiting_BT = torch.tensor([list(prompt_ids)])  # tokens that the cache does not hold yet
         self._choose = make_chooser(sampling)
         self._text = Detokenizer(forward.decode)
         self._max_tokens = max_tokens
+        self._rules = rules
         self.prompt_tokens = len(prompt_ids)
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
@@ -50,11 +52,13 @@ class Decoding:
             return ""
         if not torch.isfinite(logits_V).all():
             raise LoradError("the model's output is not a number", hint="roll this adapter back: `lorad adapters rollback`", code="LOGITS_NAN")
-        token = self._choose(logits_V)
+        token = self._choose(self._rules.apply(logits_V) if self._rules else logits_V)
         self.completion_tokens += 1
         if token in self._forward.eos_ids:
             return self._end("stop")
         text = self._text.feed(token)
+        if self._rules:
+            self._rules.hear(text)
         if self.completion_tokens == self._max_tokens:
             return text + self._end("length")
         self._waiting_BT = torch.tensor([[token]])

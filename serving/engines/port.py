@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from core.answering import NO_RULES, AnswerRules
 from core.errors import LoradError
 from rendering.specs import Message
 
@@ -85,5 +86,9 @@ class Engine(Protocol):
         Raises AdapterError PROBE_DAMAGED for ids outside the vocabulary.
         """
 
-    def begin(self, release: str | None, messages: Sequence[Message], sampling: Sampling) -> Generation:
-        """An answer by the loaded `release` (None: the base), not yet started. Raises PromptError."""
+    def begin(self, release: str | None, messages: Sequence[Message], sampling: Sampling, rules: AnswerRules = NO_RULES) -> Generation:
+        """An answer by the loaded `release` (None: the base), not yet started. Raises PromptError.
+
+        Of the `rules` an engine keeps `penalties` and endings; system prompt and stop strings are the caller's part. They
+        hold for this answer alone.
+        """

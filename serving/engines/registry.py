@@ -27,7 +27,7 @@ def _stub(config: Config) -> Engine:
 
 
 ENGINES: dict[str, Callable[[Config], Engine]] = {"transformers": _transformers, "stub": _stub}
-BACKENDS = {"peft": "transformers", "stub": "stub"}
+BACKENDS = {"unsloth": "transformers", "peft": "transformers", "mlx": "transformers", "stub": "stub"}
 
 
 def engine_name(config: Config) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from core.answering import NO_RULES, AnswerRules
 from rendering.specs import Message
 from serving.engines.port import AdapterError, BaseIdentity, FinishReason, PromptError, Sampling
 from store.bases import STUB_BASE
@@ -71,8 +72,8 @@ class StubEngine:
         """None: there is no model to ask."""
         return None
 
-    def begin(self, release: str | None, messages: Sequence[Message], sampling: Sampling) -> Echo:
-        """An echo. Raises PromptError where the request's own limit does not fit."""
+    def begin(self, release: str | None, messages: Sequence[Message], sampling: Sampling, rules: AnswerRules = NO_RULES) -> Echo:
+        """An echo; there are no logits that rules could change. Raises PromptError where the request's own limit does not fit."""
         assert release is None or release in self._loaded, "a pinned release is loaded"
         echo = Echo(f"[stub {release[:12] if release else 'base'}]", messages, sampling.max_tokens or self._max_new_tokens)
         if echo.prompt_tokens + (sampling.max_tokens or 1) > CONTEXT_TOKENS:

@@ -40,8 +40,9 @@ class TorchModel:
         model.eval()
         self._model: Any = model
         self.adapters = AdapterLayers(model)
-        self.context_tokens: int = model.config.max_position_embeddings
-        self.vocabulary: int = model.config.vocab_size
+        shape = model.config.get_text_config()  # of a base that also sees: of its text tower
+        self.context_tokens: int = shape.max_position_embeddings
+        self.vocabulary: int = shape.vocab_size
         self._eos_ids = frozenset({*_eos_of(model.generation_config), *_eos_of(model.config)})
 
     def forward(self, release: str | None, renderer: Renderer) -> Forward:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from core.answering import NO_RULES, AnswerRules
 from core.errors import LoradError
 from rendering.specs import Message
 from rendering.tokens import Renderer
@@ -18,6 +19,7 @@ from store.bases import read_base
 from store.seals import check_seal
 
 if TYPE_CHECKING:
+    from serving.engines.rules import LogitsRules, TokenTexts
     from serving.engines.torch_model import TorchModel
 
 T = TypeVar("T")
@@ -43,6 +45,7 @@ class TransformersEngine:
         self._max_new_tokens = max_new_tokens
         self._model: TorchModel
         self._renderer: Renderer
+        self._texts: TokenTexts | None = None
 
     def open(self) -> None:
         """Verify and load the base. Raises IntegrityError, LoradError BASE_UNUSABLE."""
@@ -76,8 +79,8 @@ class TransformersEngine:
         except RuntimeError as error:
             raise AdapterError(f"the probe could not be computed: {error}", hint="compare torch and peft on both boxes", code="PROBE_FAILED") from None
 
-    def begin(self, release: str | None, messages: Sequence[Message], sampling: Sampling) -> Generation:
-        """A decode loop pinned to `release`."""
+    def begin(self, release: str | None, messages: Sequence[Message], sampling: Sampling, rules: AnswerRules = NO_RULES) -> Generation:
+        """A decode loop pinned to `release`, by its own rules."""
         from serving.engines.decoding import Decoding
 
         try:
@@ -93,7 +96,17 @@ class TransformersEngine:
                 code="CONTEXT_LENGTH",
             )
         forward = self._model.forward(release, self._renderer)
-        return Decoding(forward, prompt_ids, sampling, sampling.max_tokens or min(self._max_new_tokens, room))
+        own = self._own_rules(rules, messages) if rules != NO_RULES else None
+        return Decoding(forward, prompt_ids, sampling, sampling.max_tokens or min(self._max_new_tokens, room), own)
+
+    def _own_rules(self, rules: AnswerRules, messages: Sequence[Message]) -> "LogitsRules":
+        """The rules of one answer. The first time ever, reads the text of every token."""
+        from serving.engines.rules import LogitsRules, TokenTexts
+
+        if rules.penalties and self._texts is None:
+            self._texts = TokenTexts.of(self._renderer.tokenizer)
+        question = next((message.content for message in reversed(messages) if message.role == "user"), "")
+        return LogitsRules(rules, question, self._renderer.eos_id, self._texts)
 
     def _load_base(self) -> "TorchModel":
         from serving.engines.torch_model import TorchModel

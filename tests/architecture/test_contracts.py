@@ -139,7 +139,7 @@ def test_the_records_that_lie_on_disk_are_described() -> None:
 
 OUTSIDE = {
     "validation": ("SpecValidator", "DataValidator", "DATASET_SPECS", "DataRefusedError"),
-    "trainer": ("TrainerConfig", "ConfigLoader"),
+    "trainer": ("TrainerConfig", "ConfigLoader", "TrainerEngine"),
     "daemon": ("PIDManager", "FileWatcher", "SnapshotService", "BackgroundWorker"),
 }
 CONTRACT = ("Args:", "Returns:", "Raises:", "Side effects:")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from click.testing import CliRunner
 
 from cli.main import lorad as command
-from core.errors import UsageError
+from core.errors import ConfigError, UsageError
 from core.records import Accepted, Claim, DropRef, DropState, JobCard, JobState, Queued
 from store import codec
 from store.bases import BASE, TEMPLATE, TOKENIZER, Base
@@ -137,6 +138,58 @@ def test_a_model_folder_without_a_template_is_drawn_as_chatml_and_says_so(folder
     again = lorad(folder, "inspect", "rows.jsonl", "--model", "bare", "--rows", "1")
     assert "no chat template" not in again.stdout
     assert done.stdout.splitlines()[-4:] == again.stdout.splitlines()[-4:]
+
+
+# --- profiles
+
+
+def inspected(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str, **config: object) -> str:
+    """What `lorad inspect` prints in this process, with further config keys."""
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | config))
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("LORAD_CONFIG", raising=False)
+    return CliRunner().invoke(command, ["inspect", *words], standalone_mode=False, catch_exceptions=False).output
+
+
+def test_what_a_profile_adds_is_shown_before_and_after(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    persona = {"name": "persona", "options": {"name": "Ada", "voice": "dry"}}
+    words = ("rows.jsonl", "--rows", "1", "--max-length", "500")
+    text = inspected(folder, monkeypatch, *words, profile=persona)
+    assert "  profile persona: adds the system turn 1: You are Ada. Your voice: dry.\n" in text
+    assert "system↵\nYou are Ada. Your voice: dry.‹<|im_end|>›" in text
+    assert "⟦the dog‹<|im_end|>›⟧" in text, "nothing of it is learnt"
+    (row,) = json.loads(inspected(folder, monkeypatch, *words, "--format", "json"))["rows"]
+    assert row["profile"] == "persona"
+    assert row["changes"] == [{"turn": 0, "role": "system", "before": "", "after": "You are Ada. Your voice: dry."}]
+    assert row["learnt"] == ["the dog<|im_end|>"]
+    assert "profile persona: adds the system turn 1" in inspected(folder, monkeypatch, *words, "--format", "html")
+
+
+def test_an_answer_that_a_profile_changes_is_shown_as_it_was_and_as_it_is_learnt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "sums.jsonl").write_text(row("1 + 2?", "so it is\n(add 1 2)"))
+    text = inspected(folder, monkeypatch, "sums.jsonl", "--max-length", "900", profile={"name": "regime3"})
+    assert "changes the assistant turn 3 from: so it is↵(add 1 2) - to: so it is↵<<ANS_START>>(add 1 2)<<ANS_END>>" in text
+    assert "⟦so it is↵\n<<ANS_START>>(add 1 2)<<ANS_END>>‹<|im_end|>›⟧" in text
+
+
+def test_the_last_turn_alone_and_a_profile_of_ones_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = "from rendering.profiles import DataProfile\nclass Mine(DataProfile):\n    name, version, adds = 'mine', 1, 'nothing'\n"
+    (folder / "mine.py").write_text(mine + "    def change(self, messages, draw):\n        return list(messages)\nPROFILE = Mine\n")
+    turns = [{"role": role, "content": content} for role, content in (("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two"))]
+    (folder / "talk.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    asked = {"profile": {"name": "mine"}, "profiles": {"mine": "mine.py"}, "training": {"last_turn_only": True}}
+    (seen,) = json.loads(inspected(folder, monkeypatch, "talk.jsonl", "--format", "json", **asked))["rows"]
+    assert (seen["learnt"], "changes" in seen) == (["two<|im_end|>"], False)
+
+
+def test_a_wrong_profile_is_told_by_inspect_and_by_config_check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError) as by_inspect:
+        inspected(folder, monkeypatch, "rows.jsonl", profile={"name": "personna"})
+    with pytest.raises(ConfigError) as by_check:
+        CliRunner().invoke(command, ["config", "check"], standalone_mode=False, catch_exceptions=False)
+    for caught in (by_inspect, by_check):
+        assert (caught.value.code, caught.value.hint) == ("PROFILE_UNKNOWN", "did you mean 'persona'?")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_with_background_deep_the_deep_check_follows_unless_quick_was_asked_for(
     assert (step.level, step.deep) == (first, follows)
 
 
-@pytest.mark.parametrize(("objective", "word"), [("vision", "pictures"), ("dpo", "better and a worse"), ("kto", "judged")])
+@pytest.mark.parametrize(("objective", "word"), [("vision", "pictures")])
 def test_rows_that_no_backend_trains_are_refused_once_they_are_checked_with_what_can_be_trained(objective: str, word: str) -> None:
     assert steps(GATING, answer("refused", objective=objective)) == [RejectDrop(drop="drop-1")]
     [step] = steps(GATING, answer("accepted", objective=objective), trained_specs=("chat_sft_v1", "completion_v1"))

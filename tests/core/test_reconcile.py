@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from core.commands import CommandKind
 from core.config import Config
 from core.exits import ChildExit
+from core.reconcile import decide
 from core.records import Held, JobState, Queued, Ranking, Releasing, Training, VerdictWord
+from core.steps import StartChild
 
 sys.path.insert(0, str(Path(__file__).parent))
 from world import World
@@ -52,6 +54,16 @@ def test_a_killed_child_is_started_again_and_counts_as_an_attempt(stage: str) ->
     assert world.starts[-2:] == [stage, stage]
     assert world.run_to_end(job) is JobState.RELEASED
     assert len(world.ledger) == 1
+
+
+@pytest.mark.parametrize("stage", FOUR_FILES)
+def test_after_a_start_that_the_machine_refused_none_is_tried_for_a_while(stage: str) -> None:
+    world = World()
+    job = world.queue()
+    to_stage(world, job, stage)
+    world.lose(job)
+    refused = replace(world.facts(), refused=True, free_slots=())
+    assert not [one for one in decide(refused, world.now).steps if isinstance(one, StartChild)]
 
 
 @pytest.mark.parametrize("stage", FOUR_FILES)

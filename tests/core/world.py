@@ -16,7 +16,7 @@ from core.reconcile import decide
 from core.records import (
     Candidate,
     ChildRef,
-    DropRef,
+    DropList,
     Ended,
     Job,
     JobCard,
@@ -75,7 +75,7 @@ class World:
             identity=f"{number:064x}",
             priority=priority,
             created_at=self.now,
-            drops=(DropRef(id=f"drop-{number}", sha256="0"),),
+            rows_of=DropList(upto=f"drop-{number}", count=1, sha256="0"),
             base_sha256="base",
             backend="stub",
         )

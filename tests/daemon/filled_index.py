@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from core.facts import Facts
-from core.records import Accepted, Claim, Drop, DropState, Ended, Job, JobCard, JobState, Queued
+from core.records import Accepted, Claim, Drop, DropList, DropState, Ended, Job, JobCard, JobState, Queued
 from daemon.index import Index
 from store.config import ConfigLoader
 from store.paths import Home
@@ -36,6 +36,7 @@ def queued(number: int, priority: int = 0) -> Job:
         identity=f"{number:064x}",
         priority=priority,
         created_at=at,
+        rows_of=DropList(upto=f"drop-{identity}", count=number + 1, sha256=f"{number:064x}"),
         base_sha256="stub",
         backend="stub",
     )
@@ -56,5 +57,5 @@ def drop(number: int) -> Drop:
 
 def facts_of(index: Index, **more: object) -> Facts:
     """What a tick would see, without children and targets."""
-    seen = {"jobs": dict(index.jobs), "ended": index.views.ended, "views": index.views, "config": index.config}
+    seen = {"jobs": index.jobs, "ended": index.views.ended, "views": index.views, "config": index.config}
     return Facts(instance="test", backend="stub", base_sha256="stub", **(seen | more))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from core.records import Queued
 from daemon import listing as listings
 from daemon.counters import Counters
 from daemon.index import Index
-from daemon.listing import NUM_DROPS, NUM_ENDED, Listing
+from daemon.listing import NUM_DROPS, NUM_NEWEST, Listing
 from daemon.tally import Tally
 from store.listings import read_jobs
 
@@ -62,7 +62,7 @@ def test_why_all_wait_stands_at_each_queued_job_without_its_row_being_made_anew(
 
 def test_jobs_that_end_go_to_a_file_that_is_only_added_to_and_none_is_lost_on_the_way(index: Index) -> None:
     listing = listing_of(index)
-    jobs = [queued(number) for number in range(NUM_ENDED + 50)]
+    jobs = [queued(number) for number in range(NUM_NEWEST + 50)]
     for job in jobs:
         index.keep_job(job)
     show(listing, index)
@@ -71,7 +71,7 @@ def test_jobs_that_end_go_to_a_file_that_is_only_added_to_and_none_is_lost_on_th
     rows = show(listing, index)
     assert [row["state"] for row in rows.values()] == ["released"] * len(jobs)
     assert len(index.home.ended_listing.read_text().splitlines()) == len(jobs)
-    assert len(json.loads(index.home.listing.read_text())["jobs"]) == NUM_ENDED
+    assert len(json.loads(index.home.listing.read_text())["jobs"]) == NUM_NEWEST
     again = show(listing_of(index), index)  # as the next daemon makes it
     assert again == rows
 
@@ -90,7 +90,7 @@ def test_a_torn_line_is_skipped_and_the_file_made_anew_after_an_error(index: Ind
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(listings, "add_ended", fails)
+        patch.setattr(listings, "add_rows", fails)
         with pytest.raises(OSError, match="No space"):
             show(listing, index)
     index.keep_job(ended(jobs[1]))

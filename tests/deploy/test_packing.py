@@ -33,6 +33,28 @@ def test_a_release_holds_all_that_serving_needs_and_verifies(workshop):
     check_seal(folder)
 
 
+def test_the_profile_of_the_training_travels_in_the_manifest(workshop):
+    profile = {
+        "name": "persona",
+        "version": 1,
+        "options": {"name": "Ada"},
+        "rules": {"system": "You are Ada.", "stops": ["END"], "penalties": {"<think>": 3.0}},
+    }
+    workshop.write_checkpoint(files={"checkpoint.json": json.dumps({"step": 3, "dev_loss": 3.5, "profile": profile}).encode()})
+    _, folder = workshop.pack()
+    found = read_manifest(folder).profile
+    assert (found.name, found.version, found.options) == ("persona", 1, {"name": "Ada"})
+    assert (found.rules.system, found.rules.stops, found.rules.penalties) == ("You are Ada.", ("END",), {"<think>": 3.0})
+
+
+def test_a_checkpoint_from_before_there_were_profiles_has_none_and_a_damaged_one_is_refused(workshop):
+    assert read_manifest(workshop.pack()[1]).profile is None
+    workshop.write_checkpoint(files={"checkpoint.json": b'{"step": 3, "profile": {"name": 7}}'})
+    with pytest.raises(LoradError) as caught:
+        workshop.pack()
+    assert caught.value.code == "PROFILE_DAMAGED"
+
+
 def test_the_config_names_the_base_and_no_path_of_this_box(workshop):
     _, folder = workshop.pack()
     config = json.loads((folder / "adapter_config.json").read_text())

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from core.answering import ProfileRecord
 from core.wire import Activation, Active, AliasState, Desired, Manifest, Wish
 from serving.activation import Agent, Ground
 from serving.engines.port import Engine
@@ -49,6 +50,7 @@ class Recipe:
     template: str = STUB_BASE
     fill: Callable[[Path], None] | None = None
     keys: Path | None = None
+    profile: ProfileRecord | None = None
 
 
 def stub_adapter(folder: Path) -> None:
@@ -106,6 +108,7 @@ class World:
             drops=("0" * 64,),
             created_at=START + timedelta(days=recipe.version),
             files=hash_files(made),
+            profile=recipe.profile,
         )
         release = write_manifest(made, manifest, recipe.keys or self.keys)
         made.rename(self.packed(release))

@@ -13,6 +13,7 @@ import real_adapters as real
 from inference_box import World
 from safetensors.torch import load_file, save_file
 
+from core.answering import NO_RULES, AnswerRules
 from core.wire import Outcome
 from rendering.specs import Message
 from serving.engines.decoding import PREFILL_TOKENS
@@ -311,3 +312,22 @@ def test_a_probe_with_tokens_of_another_vocabulary_is_refused(world: World, engi
     world.wish(release, None)
     agent.tick()
     assert world.events() == [("refused", "PROBE_DAMAGED")]
+
+
+def test_the_rules_of_one_answer_leave_the_answers_beside_it_alone(engine: real.OpenedEngine, adapters: dict[str, Path]) -> None:
+    """The base and an adapter, with and without rules, in turn token by token; each says what it says alone."""
+    paris = AnswerRules(end_after=("Paris",))
+    muted = AnswerRules(penalties={"Paris": 30.0, "capital": 30.0})
+    asked = [(None, NO_RULES), (None, paris), (None, muted), ("a" * 64, NO_RULES), ("a" * 64, paris)]
+    answers = [engine.begin(release, [Message("user", QUESTION)], GREEDY, rules) for release, rules in asked]
+    texts = [""] * len(answers)
+    while any(answer.finish_reason is None for answer in answers):
+        for place, answer in enumerate(answers):
+            if answer.finish_reason is None:
+                texts[place] += engine.thread.submit(answer.step).result()
+    assert texts[0] == say(engine, None) == "The capital of France is Paris."
+    assert (texts[1], answers[1].finish_reason) == ("The capital of France is Paris", "stop")
+    assert "Paris" not in texts[2]
+    assert "capital" not in texts[2]
+    assert texts[3] == say(engine, "a" * 64)
+    assert texts[4] == (texts[3].partition("Paris")[0] + "Paris" if "Paris" in texts[3] else texts[3])

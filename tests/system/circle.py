@@ -55,8 +55,9 @@ class Circle:
         self.configure(**config)
 
     def configure(self, **changes: Any) -> None:
-        """Write config.json: the stub, allowed to be promoted, one short epoch; top-level keys of `changes` replace these."""
-        values: dict[str, Any] = {"home": "home", "backend": "stub", "allow_stub": True, "serving": {"port": self.port}, "training": {"epochs": 1}}
+        """Write config.json: the stub, allowed to be promoted, one short epoch of few steps; top-level keys of `changes` replace these."""
+        values: dict[str, Any] = {"home": "home", "backend": "stub", "allow_stub": True, "serving": {"port": self.port}}
+        values |= {"batch_size": 16, "training": {"epochs": 1}}
         self.config.write_text(json.dumps(values | changes, indent=1))
 
     # ---------------------------------------------------------------- processes

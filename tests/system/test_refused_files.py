@@ -84,6 +84,16 @@ def test_a_sidecar_may_not_choose_base_path_or_target(circle: Circle, key: str, 
     assert "config.json" in hint
 
 
+@pytest.mark.parametrize(("key", "value", "word"), [("method", "full", "a release is an adapter"), ("lora.use_dora", True, "vLLM")])
+def test_what_no_server_takes_is_refused_before_it_is_trained(circle: Circle, key: str, value: object, word: str) -> None:
+    name = f"unserved-{key}.jsonl"
+    circle.drop(chat_rows(20), name, sidecar={key: value})
+    code, message, hint = finding(circle, name)
+    assert code == "METHOD_NOT_SERVED"
+    assert word in message
+    assert "lorad train" in hint
+
+
 def test_a_sidecar_that_is_not_json(circle: Circle) -> None:
     circle.inbox.joinpath("torn.job.json").write_text('{"priority": ')
     circle.drop(chat_rows(20), "torn.jsonl")

@@ -64,6 +64,7 @@ def test_a_source_that_the_config_does_not_know_is_told(circle: Circle) -> None:
         ({"validation": {"profile": "mine"}}, "unknown profile 'mine'"),
         ({"validation": {"profiles": {"mine": {"B02.warn_shar": 0.1}}}}, "did you mean 'B02.warn_share'"),
         ({"specs": {"chat_sft_v2": "nowhere.json"}}, "nowhere.json"),
+        ({"profile": {"name": "emojithink"}}, "did you mean 'emoji_think'"),
     ],
 )
 def test_a_daemon_does_not_start_with_a_profile_or_a_schema_that_is_wrong(circle: Circle, config: dict[str, object], word: str) -> None:
@@ -179,16 +180,15 @@ def test_a_folder_with_a_link_is_refused_and_nothing_is_followed(circle: Circle)
 
 
 @pytest.mark.parametrize(("schema", "row"), [("preference_v1", {"chosen": "good", "rejected": "bad"}), ("unpaired_v1", {"completion": "c", "label": True})])
-def test_rows_for_objectives_that_nobody_trains_yet_are_refused_by_name(circle: Circle, schema: str, row: dict[str, object]) -> None:
-    circle.start_daemon()
+def test_pairs_and_judged_answers_go_the_whole_way_to_a_release(circle: Circle, schema: str, row: dict[str, object]) -> None:
+    circle.start_both()
     rows = [
         {"prompt": f"What is number {number}?"} | {key: f"{value} {number}" if key != "label" else number % 2 == 0 for key, value in row.items()}
-        for number in range(40)
+        for number in range(200)
     ]
     circle.drop("".join(json.dumps(one) + "\n" for one in rows).encode(), "pairs.jsonl", {"schema_id": schema})
-    _, report = circle.rejected("pairs.jsonl")
-    assert report["findings"][0]["id"] == "OBJECTIVE_UNSUPPORTED"
-    assert schema in report["findings"][0]["message"]
+    job = circle.wait_state("released", 0)
+    assert read_json(circle.runs(job, "rank")[-1] / "verdict.json")["word"] == "promote"
 
 
 # --- a crash is an answer

@@ -16,8 +16,10 @@ from core.tasks import RowsOf
 from rendering.rows import read_rows
 from rendering.tokens import Renderer
 from trainer.backends import attention
-from trainer.backends.batches import Cut, FlatForward, PaddedForward, forward_for, micro_batches
+from trainer.backends.batches import Cut, FlatForward, micro_batches
+from trainer.backends.families import forward_for
 from trainer.backends.lora import fuse, unfuse
+from trainer.backends.plain import PaddedForward
 from trainer.examples import Example, encode_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*")
@@ -114,12 +116,12 @@ def test_a_window_takes_a_flat_family_out_of_the_flat_layout() -> None:
     assert isinstance(forward_for(build("mistral", sliding_window=16)), PaddedForward)
 
 
-def test_long_rows_go_through_the_fused_kernel_with_the_same_result(examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_rows_keep_no_probabilities_and_get_the_same_result(examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama")
     short = forward_for(model).token_losses(examples)
     short_gradients = gradients(model, short)
     lengths = sorted(len(example.ids) for example in examples)
-    monkeypatch.setattr(attention, "LONGEST_PLAIN", lengths[len(lengths) // 2])  # half of the rows count as long
+    monkeypatch.setattr(attention, "LONGEST_KEPT", lengths[len(lengths) // 2])  # half of the rows count as long
     long = forward_for(model).token_losses(examples)
     torch.testing.assert_close(long, short, atol=1e-5, rtol=1e-5)
     for name, gradient in gradients(model, long).items():

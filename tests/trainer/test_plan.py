@@ -61,3 +61,16 @@ def test_checkpoints_are_evenly_spaced_and_the_last_step_is_one(rows: int, steps
 def test_a_plan_follows_the_config() -> None:
     made = Plan.of(Config.model_validate({"batch_size": 8, "training": {"epochs": 3.0, "max_steps": 5}}), 100)
     assert (made.batch_size, made.epochs, made.total_steps) == (8, 3.0, 5)
+
+
+@pytest.mark.parametrize(("scheduler", "middle", "last"), [("cosine", 0.5, 0.01), ("linear", 0.5, 0.05), ("constant", 1.0, 1.0)])
+def test_the_curve_after_the_warm_up_follows_the_scheduler(scheduler: str, middle: float, last: float) -> None:
+    made = plan(480, scheduler=scheduler)
+    assert made.rate(5) == 1.0
+    assert made.rate(18) == pytest.approx(middle, abs=0.05)
+    assert made.rate(30) == pytest.approx(last, abs=0.02)
+
+
+def test_warm_up_steps_that_somebody_names_are_kept_up_to_half_of_all() -> None:
+    assert plan(480, fixed_warmup_steps=2).warmup_steps == 2
+    assert plan(480, fixed_warmup_steps=200).warmup_steps == 15

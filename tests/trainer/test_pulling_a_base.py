@@ -52,6 +52,17 @@ def test_a_local_folder_is_registered_and_its_weights_stay_where_they_are(config
     assert [path.name for path in folder.parent.iterdir() if not path.name.startswith(".")] == [folder.name]
 
 
+def test_the_token_that_ends_a_turn_is_taken_and_not_the_one_that_ends_a_text(tiny_folder: Path, tmp_path: Path, said: list[str]) -> None:
+    """As Gemma and Phi-3 have it: the tokenizer names one, the template writes another, and generation_config.json lists both."""
+    folder = copy_of(tiny_folder, tmp_path)
+    words = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(words | {"eos_token": "<|endoftext|>"}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 2]}))
+    made = pull(Config(model_path=str(folder), models_dir=str(tmp_path / "models")), said.append)
+    assert read_base(made).eos_token == "<|im_end|>"
+    assert Renderer.load(made).encode([Message("user", "Hi"), Message("assistant", "Hello")]).num_supervised > 1
+
+
 def test_a_second_pull_returns_at_once(config: Config, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = pull(config, said.append)
     monkeypatch.setattr(convert, "_register", None)

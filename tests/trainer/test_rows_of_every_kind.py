@@ -8,16 +8,11 @@ import pytest
 from tokenizers import Tokenizer
 from trainer_cases import TINY, chat
 
-from core.config import Config
-from core.errors import ChildError
-from core.exits import ChildExit
-from core.tasks import RowsOf, TrainTask
+from core.tasks import RowsOf
 from rendering.chat import ChatTemplate
 from rendering.rows import read_rows
 from rendering.tokens import Renderer
-from trainer.backends.peft import PeftBackend
-from trainer.examples import encode_row, encode_rows
-from trainer.run import RunFolder
+from trainer.examples import encode_rows
 from trainer.scores import shift_rows
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "dice", "arguments": '{"sides": 6}'}}
@@ -85,32 +80,7 @@ def test_a_template_with_tools_says_the_same_as_under_transformers(drop: Callabl
         assert template.render(read.messages, prompt, read.tools) == theirs
 
 
-PAIRS: dict[str, dict[str, Any]] = {
-    "preference_v1": {"prompt": "q", "chosen": "good", "rejected": "bad"},
-    "unpaired_v1": {"prompt": "q", "completion": "bad", "label": False},
-    "vision_v1": {"messages": chat("What is it?", "A cat.")["messages"], "images": []},
-}
-
-
-@pytest.mark.parametrize("schema_id", PAIRS)
-def test_rows_that_are_learnt_in_another_way_stop_the_training(renderer: Renderer, drop: Callable[..., RowsOf], schema_id: str) -> None:
-    (row,) = read_rows([replace(drop([PAIRS[schema_id]]), schema_id=schema_id)])
-    with pytest.raises(ChildError) as caught:
-        encode_row(renderer, row)
-    assert (caught.value.code, caught.value.exit_code) == ("OBJECTIVE_UNTRAINED", ChildExit.BAD_DATA)
-    assert schema_id in caught.value.what
-    assert "line 1" in caught.value.what
-
-
 def test_a_correction_is_learnt_as_the_right_answer(renderer: Renderer, drop: Callable[..., RowsOf]) -> None:
     rows = [{"prompt": "2 + 2?", "model_output": "5", "correction": "4", "signal": "user_correction"}]
     (example,) = encode_rows(renderer, read_rows([replace(drop(rows), schema_id="correction_v1")]), 100).kept
     assert renderer.decode([example.ids[index] for index in example.learnt], skip_special=False) == "4<|im_end|>"
-
-
-def test_the_backend_refuses_pairs_before_a_model_is_loaded(tiny_base: Any, drop: Callable[..., RowsOf], run_in: Callable[..., RunFolder]) -> None:
-    source = replace(drop([PAIRS["preference_v1"]] * 12), schema_id="preference_v1")
-    settings = Config.model_validate({}).model_dump(mode="json")
-    with pytest.raises(ChildError, match="preference_v1") as caught:
-        PeftBackend().train(TrainTask(job="job-1", backend="peft", base=str(tiny_base), rows=(source,), settings=settings), run_in("01-train"))
-    assert caught.value.exit_code is ChildExit.BAD_DATA

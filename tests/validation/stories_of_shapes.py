@@ -128,7 +128,9 @@ TYPES = [
     Story("an id with a fraction", "S04", chat(id=1.5), says="a text or a whole number"),
     Story("a weight beyond 1", "S04", chat(weight=2), says="from 0 to 1"),
     Story("a weight below 0", "S04", pair(weight=-0.1), says="from 0 to 1", schema="completion_v1"),
-    Story("half a turn's weight", "S04", dialog(USER, {**ANSWER, "weight": 0.5}), says="0 or 1"),
+    Story("a turn's weight over 1", "S04", dialog(USER, {**ANSWER, "weight": 1.5}), says="from 0 to 1"),
+    Story("a turn's weight as text", "S04", dialog(USER, {**ANSWER, "weight": "0.5"}), says="a number"),
+    Story("half a user turn's weight", "S04", dialog({**USER, "weight": 0.5}, ANSWER), says="only assistant turns"),
     Story("a user turn's weight", "S04", dialog({**USER, "weight": 0}, ANSWER), says="only assistant turns"),
     Story(
         "a user turn's weight in a pair",

@@ -42,6 +42,7 @@ CHATS = {
         dialog({**USER, "name": "", "tool_calls": [], "tool_call_id": ""}, ANSWER, metadata={}, id="", weight=1.0, tools=[])
     ],
     "a muted turn before a learnt one": [dialog(USER, {"role": "assistant", "content": "", "weight": 0}, USER, ANSWER)],
+    "a turn that counts for a quarter": [dialog(USER, {**ANSWER, "weight": 0.25}, USER, {**ANSWER, "weight": 1.0})],
     "the same key in different objects": [chat(metadata={"role": "x", "content": "y", "messages": "z", "weight": 1, "name": "n"})],
     "64 levels": [with_keys(chat(), DEEP)],
     "an answer that stands in its question": [chat("Which word: red or blue?", "red")],

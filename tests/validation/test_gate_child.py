@@ -289,7 +289,7 @@ def test_a_drop_of_the_projects_own_schema_keeps_a_copy_of_it(tmp_path: Path) ->
     assert "'quiz_v1'" in unknown.hint
 
 
-def test_rows_for_an_objective_that_no_backend_trains_are_checked_and_say_so(tmp_path: Path) -> None:
+def test_the_gate_says_what_its_rows_teach(tmp_path: Path) -> None:
     pairs = as_bytes([{"prompt": f"question {number}", "chosen": f"good {number}", "rejected": f"bad {number}"} for number in range(12)])
     result = gate(ask(tmp_path / "one", pairs, schema_id="preference_v1", level="quick"), lambda: NOW)
     assert (result.verdict, result.objective) == ("accepted", "dpo")

@@ -12,6 +12,8 @@ from gate_cases import chat
 from core.errors import LoradError
 from validation import DataValidator, Report, segments, shards
 from validation.examination import Setting
+from validation.findings import Level
+from validation.source import Source
 
 
 def content(rows: int) -> bytes:
@@ -42,12 +44,25 @@ def test_three_processes_find_what_one_finds(small_parts: None, tmp_path: Path) 
     assert dict(one.stats) == dict(three.stats)
 
 
-def test_parts_are_of_about_equal_size_and_leave_nothing_out() -> None:
-    some = [segments.Segment(place * 10, 10, place + 1, 1, "") for place in range(7)]
-    for processes in range(1, 5):
-        parts = shards.parts_of(some, processes)
-        assert [segment for part in parts for segment in part] == some
-    assert shards.parts_of([], 2) == [()]
+def test_the_parts_of_a_file_come_out_by_its_size_and_leave_the_reader_as_much_work_as_the_others(small_parts: None) -> None:
+    assert shards.borders_of(1 << 20, 1, Level.DEEP) == []
+    assert shards.borders_of((1 << 18) - 1, 4, Level.DEEP) == []
+    for level in (Level.STANDARD, Level.DEEP):
+        for processes in (2, 3, 4):
+            borders = shards.borders_of(1 << 20, processes, level)
+            assert len(borders) == processes - 1
+            assert borders == sorted(set(borders))
+            assert 1 << 19 < borders[-1] < 1 << 20
+
+
+def test_a_file_that_grows_before_it_is_read_is_surveyed_as_it_was_read(small_parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content(3000))
+    count = Source.num_lines
+    monkeypatch.setattr(Source, "num_lines", lambda source: count(source) - 1)
+    one, two = examined(path, 1), examined(path, 2)
+    assert one.findings == two.findings
+    assert dict(one.stats) == dict(two.stats)
 
 
 def test_a_process_that_dies_is_told_and_not_taken_for_a_result(small_parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,13 @@ from core.exits import ChildExit
 from core.tasks import ScoreTask, TrainTask
 from trainer.run import RunFolder
 
-BACKENDS = {"peft": "trainer.backends.peft:PeftBackend", "stub": "trainer.backends.stub:StubBackend"}
+BACKENDS = {
+    "unsloth": "trainer.backends.unsloth:UnslothBackend",
+    "peft": "trainer.backends.peft:PeftBackend",
+    "mlx": "trainer.backends.mlx:MlxBackend",
+    "stub": "trainer.backends.stub:StubBackend",
+}
+EXTRAS = {"unsloth": "unsloth", "mlx": "mlx"}  # backend -> extra of lorad that installs its packages; else cpu
 
 
 class Backend(Protocol):
@@ -38,7 +44,7 @@ def find(name: str) -> Backend:
     except ModuleNotFoundError as error:
         raise ChildError(
             f"backend {name!r} needs the package {error.name!r}, which is not installed",
-            hint="install lorad with its extra: pip install 'lorad[cpu]'",
+            hint=f"install lorad with its extra: pip install 'lorad[{EXTRAS.get(name, 'cpu')}]'",
             code="BACKEND_NOT_INSTALLED",
             exit_code=ChildExit.BAD_SPEC,
         ) from None

@@ -1,25 +1,22 @@
 """From examples to losses: the one forward path of training, dev loss and scoring.
 
-Two layouts with the same result up to rounding. Flat: rows lie one after another without padding, and logits exist at
-learnt positions only; for model families where that is exact. Padded: the model's own forward on a padded batch, for
-every other causal model.
+Flat: rows lie one after another without padding, and logits exist at learnt positions only. `trainer.backends.families`
+says which models go that way; for the others there is `trainer.backends.plain`.
 """
 
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 
 from core.config import Config
+from trainer.backends.attention import Rows
 from trainer.backends.loss import TokenLoss
-from trainer.backends.model import is_flat_exact
 from trainer.examples import Example
 
 FLAT_TOKENS = 4096
-PADDED_TOKENS = 1024  # a padded batch holds logits of the whole vocabulary at once
+LEAST_SAVED = 64  # tokens that sharing a beginning must save; below, joining the keys costs as much
 SCORING_TOKENS = 1024  # without gradients larger batches gain nothing
 
 
@@ -35,14 +32,6 @@ class Forward(Protocol):
         """Tokens that a batch of these rows takes."""
 
 
-def forward_for(model: Any) -> Forward:
-    """The layout for a model, with or without an adapter."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = inner.get_output_embeddings()
-    plain_head = type(head) is torch.nn.Linear and head.bias is None
-    return FlatForward(inner) if plain_head and is_flat_exact(inner.config) else PaddedForward(inner)
-
-
 @dataclass(slots=True)
 class FlatForward:
     """Rows one after another; each attends only to itself, positions restart with each row."""
@@ -56,59 +45,51 @@ class FlatForward:
 
     def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
         """-log p (nats, float32) of every learnt token, the examples one after another: shape (learnt tokens,)."""
-        ids: list[int] = []
-        places: list[int] = []
-        spans: list[tuple[int, int]] = []
-        sources: list[int] = []
-        for example in examples:
-            start = len(ids)
-            ids.extend(example.ids)
-            places.extend(range(len(example.ids)))
-            spans.append((start, len(ids)))
-            sources.extend(start + index - 1 for index in example.learnt)
-        device = self.model.device
-        hidden = self.model.get_decoder()(
-            input_ids=torch.tensor([ids], device=device), position_ids=torch.tensor([places], device=device), use_cache=False, spans=spans
+        batch = pack(examples, self.model.device, shares=False)
+        hidden_TE = self.model.get_decoder()(
+            input_ids=batch.ids_T[None], position_ids=batch.places_T[None], use_cache=False, spans=batch.rows.spans
         ).last_hidden_state[0]
-        losses: torch.Tensor = TokenLoss.apply(
-            hidden[torch.tensor(sources, device=device)], self.model.get_output_embeddings().weight, _targets(examples, device)
-        )
+        losses: torch.Tensor = TokenLoss.apply(hidden_TE[batch.sources_S], self.model.get_output_embeddings().weight, batch.targets_S)
         return losses
 
 
-@dataclass(slots=True)
-class PaddedForward:
-    """Rows under one another, padded on the right; what follows a row cannot reach back into it."""
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows one after another. T tokens, S learnt tokens."""
 
-    model: Any
-    budget_tokens: int = PADDED_TOKENS
-
-    def cost(self, num_rows: int, tokens: int, longest: int) -> int:
-        """Positions that are computed: every row is as long as the longest."""
-        return num_rows * longest
-
-    def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
-        """-log p (nats, float32) of every learnt token, the examples one after another: shape (learnt tokens,)."""
-        device = self.model.device
-        longest = max(len(example.ids) for example in examples)
-        ids = torch.zeros(len(examples), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, example in enumerate(examples):
-            ids[row, : len(example.ids)] = torch.tensor(example.ids)
-            mask[row, : len(example.ids)] = 1
-        wanted = sorted({index - 1 for example in examples for index in example.learnt})
-        keep: dict[str, Any] = {}
-        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
-            keep = {"logits_to_keep": torch.tensor(wanted, device=device)}
-        logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **keep).logits
-        column = {place: number for number, place in enumerate(wanted)} if keep else {place: place for place in wanted}
-        rows = [row for row, example in enumerate(examples) for _ in example.learnt]
-        columns = [column[index - 1] for example in examples for index in example.learnt]
-        return F.cross_entropy(logits[rows, columns].float(), _targets(examples, device), reduction="none")
+    ids_T: torch.Tensor
+    places_T: torch.Tensor  # of each token in its own row
+    rows: Rows
+    sources_S: torch.Tensor  # where in T each learnt token is predicted from
+    targets_S: torch.Tensor
 
 
-def _targets(examples: Sequence[Example], device: Any) -> torch.Tensor:
-    return torch.tensor([example.ids[index] for example in examples for index in example.learnt], device=device)
+def pack(examples: Sequence[Example], device: torch.device, *, shares: bool = True) -> Packed:
+    """Examples in one sequence; where it pays, the tokens that all begin with lie at the front, once."""
+    common = _common_tokens(examples) if shares else 0
+    ids, places = list(examples[0].ids[:common]), list(range(common))
+    sources: list[int] = []
+    targets: list[int] = []
+    spans = [(0, common)] if common else []
+    for example in examples:
+        start = len(ids)
+        ids.extend(example.ids[common:])
+        places.extend(range(common, len(example.ids)))
+        spans.append((start, len(ids)))
+        sources.extend(start - common + index - 1 for index in example.learnt)
+        targets.extend(example.ids[index] for index in example.learnt)
+    ids_T, places_T, sources_S, targets_S = (torch.tensor(values, dtype=torch.long, device=device) for values in (ids, places, sources, targets))
+    return Packed(ids_T, places_T, Rows(spans, common), sources_S, targets_S)
+
+
+def _common_tokens(examples: Sequence[Example]) -> int:
+    """Tokens that all rows begin with, short of the first one from which a learnt token is predicted; 0 where so few are saved that it does not pay."""
+    first = examples[0].ids
+    common = min(len(example.ids) - 1 if not len(example.learnt) else example.learnt[0] - 1 for example in examples)
+    for example in examples[1:]:
+        if example.ids[:common] != first[:common]:
+            common = next(place for place, (mine, other) in enumerate(zip(example.ids, first, strict=False)) if mine != other)
+    return common if common * (len(examples) - 1) >= LEAST_SAVED else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,18 +115,18 @@ class Cut:
         return cls(tokens=SCORING_TOKENS) if micro_batch is None else cls(rows=micro_batch, tokens=max(1, SCORING_TOKENS * micro_batch // rows))
 
 
-def micro_batches(forward: Forward, examples: Sequence[Example], cut: Cut) -> Iterator[list[Example]]:
-    """Examples in order, cut into batches; each has at least one."""
+def micro_batches(forward: Forward, examples: Iterable[Example], cut: Cut) -> Iterator[list[Example]]:
+    """Examples in order, cut into batches; each has at least one. The two conversations of a pair stay together."""
     batch: list[Example] = []
-    tokens = longest = 0
+    tokens = longest = sequences = 0
     for example in examples:
-        length = len(example.ids)
-        cost = forward.cost(len(batch) + 1, tokens + length, max(longest, length))
+        lengths = [len(sequence.ids) for sequence in example.sequences]
+        cost = forward.cost(sequences + len(lengths), tokens + sum(lengths), max(longest, *lengths))
         full = (cut.rows and len(batch) >= cut.rows) or (cut.tokens and cost > cut.tokens)
         if batch and full:
             yield batch
-            batch, tokens, longest = [], 0, 0
+            batch, tokens, longest, sequences = [], 0, 0, 0
         batch.append(example)
-        tokens, longest = tokens + length, max(longest, length)
+        tokens, longest, sequences = tokens + sum(lengths), max(longest, *lengths), sequences + len(lengths)
     if batch:
         yield batch

@@ -22,15 +22,17 @@ class TokenLoss(torch.autograd.Function):
         loss_S = hidden_SE.new_empty(len(hidden_SE), dtype=torch.float32)
         for start in range(0, len(hidden_SE), CHUNK):
             part = slice(start, start + CHUNK)
-            target = target_S[part, None]
+            target = target_S[part]
+            place = torch.arange(len(target), device=target.device)
             logits = (hidden_SE[part] @ head_VE.T).float()
             logits -= logits.amax(-1, keepdim=True)
-            chosen = logits.gather(1, target)
-            total = logits.exp_().sum(-1, keepdim=True)
-            loss_S[part] = (total.log() - chosen)[:, 0]
+            chosen = logits[place, target]
+            total = logits.exp_().sum(-1)
+            loss_S[part] = total.log() - chosen
             if grad_SE is not None:
-                slope = logits.div_(total).scatter_add_(1, target, torch.full_like(chosen, -1.0)).to(hidden_SE.dtype)
-                torch.mm(slope, head_VE, out=grad_SE[part])
+                logits.div_(total[:, None])
+                logits[place, target] -= 1.0
+                torch.mm(logits.to(hidden_SE.dtype), head_VE, out=grad_SE[part])
         if grad_SE is not None:
             ctx.save_for_backward(grad_SE)
         return loss_S

@@ -6,9 +6,13 @@ from pathlib import Path
 from core.tasks import ScoreTask, TrainTask
 from rendering.rows import read_rows
 from rendering.tokens import Renderer
-from trainer.examples import encode_rows, require_trainable
+from trainer.corpus import RowsOfExamples, read_corpus
+from trainer.examples import encode_rows, lengths_of
+from trainer.objectives import learnt_as
+from trainer.profiled import profiled
 from trainer.run import RunFolder
 from trainer.settings import config_of
+from trainer.settling import Encoded, settle_training
 from trainer.silence import hush
 
 log = logging.getLogger(__name__)
@@ -21,23 +25,28 @@ class PeftBackend:
         """Train and leave sealed checkpoints in `run`. Raises ChildError, Stopped, IntegrityError."""
         config = config_of(task)
         run.report("load")
-        renderer = Renderer.load(Path(task.base))
-        rows = read_rows(task.rows)
-        train = encode_rows(renderer, [row for row in rows if row.split == "train"], config.max_length, run.beat)
-        require_trainable(train, config.max_length, config.training.max_overlong_share)
-        dev = encode_rows(renderer, [row for row in rows if row.split == "dev"], config.max_length, run.beat)
-        log.info("train: %d rows, %d over max_length, %d without a token to learn; dev: %d rows", len(train.kept), train.overlong, train.silent, len(dev.kept))
+        corpus = read_corpus(task, config, run)
         hush()
-        from trainer.backends.training import Setup, Training
+        from trainer.backends.model import device_here
+        from trainer.backends.setup import Setup
+        from trainer.backends.training import Training
 
-        Training(Setup(task=task, config=config, train=train, dev=dev.kept), run).go()
+        train = corpus.train
+        encoded = Encoded(rows=RowsOfExamples(train.kept), num_dev=len(corpus.dev), lengths=lengths_of(train.kept))
+        config = settle_training(task, config, encoded, device_here(), run)
+        setup = Setup(task=task, config=config, train=train, dev=corpus.dev)
+        if config.training.auto_rate:
+            from trainer.backends.ratetrial import with_tried_rate
+
+            setup = with_tried_rate(setup, run)
+        Training(setup, run).go()
 
     def score(self, task: ScoreTask, run: RunFolder) -> None:
         """Score every model of the task and leave score files in `run`. Raises ChildError, Stopped, IntegrityError."""
         config = config_of(task)
         run.report("load")
         renderer = Renderer.load(Path(task.base))
-        rows = [row for row in read_rows(task.rows) if row.split == task.split]
+        rows = [row for row in profiled(learnt_as(read_rows(task.rows), config), config, run) if row.split == task.split]
         examples = encode_rows(renderer, rows, config.max_length, run.beat)
         log.info("%s: %d rows, %d over max_length, %d without a token to learn", task.split, len(examples.kept), examples.overlong, examples.silent)
         hush()

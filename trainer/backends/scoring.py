@@ -13,11 +13,15 @@ from core.tasks import ScoreModel, ScoreTask
 from rendering.rows import Row
 from rendering.tokens import Renderer
 from store.bases import read_base
-from trainer.backends.batches import Cut, forward_for, micro_batches
+from store.child import is_out_of_memory
+from trainer.backends.batches import Cut, Forward, micro_batches
+from trainer.backends.families import forward_for
 from trainer.backends.lora import fuse
 from trainer.backends.model import choose_place, load_base, read_adapter, use_threads
+from trainer.backends.preference import Judge, answer_losses, told_apart
 from trainer.backends.probe import write_probe
 from trainer.examples import Example, encode_row
+from trainer.memory import half
 from trainer.run import RunFolder
 from trainer.scores import Header, Score, shift_rows, write_scores, write_shift
 
@@ -42,10 +46,12 @@ class Scoring:
         self.cut = Cut.of_scoring(config, task.micro_batch)
         run.micro_batch = task.micro_batch or config.training.micro_batch or config.batch_size
         self.base = load_base(Path(task.base), place)
+        self.judge = Judge(config.training.beta)
         run.total_steps = len(task.models)
 
     def go(self, examples: Sequence[Example]) -> None:
         """Write every file that the task names. Raises ChildError for an adapter that does not load."""
+        self.judge.prepare(forward_for(self.base, self.config), examples, self.run.beat, self.cut)
         for model in self.task.models:
             if model.adapter is None:
                 self._score(model, self.base, examples)
@@ -60,6 +66,9 @@ class Scoring:
         header = replace(self.header, model=model.id)
         scores = self._losses(model, network, examples)
         write_scores(self.run, header, [(example.row, score) for example, score in zip(examples, scores, strict=True)])
+        right, compared = told_apart(examples, [score.loss for score in scores])
+        if compared:
+            log.info("%s tells %d of %d pairs and judged answers apart better than the base", model.id, right, compared)
         if self.task.shift == model.id:
             write_shift(self.run, header, self._shifted(model, network, examples, scores))
         if self.task.probe == model.id:
@@ -68,29 +77,47 @@ class Scoring:
 
     @torch.inference_mode()
     def _losses(self, model: ScoreModel, network: Any, examples: Sequence[Example]) -> list[Score]:
-        """The score of each example, in order. Goes through them by length, so that batches are even."""
-        forward = forward_for(network)
+        """The score of each example, in order. Goes through them by length, so that batches are even; where memory runs out, in smaller ones."""
+        forward = forward_for(network, self.config)
         order = sorted(range(len(examples)), key=lambda index: len(examples[index].ids))
-        found: dict[int, Score] = {}
-        for batch in micro_batches(forward, [examples[index] for index in order], self.cut):
-            self.run.rest()
-            losses = forward.token_losses(batch).double()
-            for example, own in zip(batch, losses.split([len(example.learnt) for example in batch]), strict=True):
-                last = own[len(own) - example.num_last :]
-                index = order[len(found)]
-                found[index] = Score(loss=float(own.sum()), tokens=len(own), last_loss=float(last.sum()), last_tokens=len(last))
-            self.run.report("score", step=self.run.steps, total_steps=self.run.total_steps, model=model.id, rows=len(found), total_rows=len(examples))
-        return [found[index] for index in range(len(examples))]
+        found: list[Score] = []
+        while len(found) < len(examples):
+            try:
+                for batch in micro_batches(forward, [examples[index] for index in order[len(found) :]], self.cut):
+                    self.run.rest()
+                    found += self._scores(forward, batch)
+                    self.run.report("score", step=self.run.steps, total_steps=self.run.total_steps, model=model.id, rows=len(found), total_rows=len(examples))
+            except Exception as error:
+                if not is_out_of_memory(error) or self.cut.rows == 1:
+                    raise
+                self.cut = half(self.cut, 2 * self.config.batch_size)
+                self.run.micro_batch = self.cut.rows
+                log.warning("out of memory: scoring goes on with %d rows at once", self.cut.rows)
+        by_place = dict(zip(order, found, strict=True))
+        return [by_place[index] for index in range(len(examples))]
+
+    def _scores(self, forward: Forward, batch: Sequence[Example]) -> list[Score]:
+        """The scores of one pass."""
+        scores = []
+        for example, answers in zip(batch, answer_losses(forward, batch), strict=True):
+            own = answers[0].double()
+            last = own[len(own) - example.num_last :]
+            scores.append(Score(loss=self.judge.loss(example, answers), tokens=len(own), last_loss=float(last.sum()), last_tokens=len(last)))
+        return scores
 
     def _shifted(self, model: ScoreModel, network: Any, examples: Sequence[Example], scores: Sequence[Score]) -> list[tuple[Row, Score, float]]:
         """Rows of this drop: row, own score, loss of its last turn under another row's context.
 
         Left out: rows whose last turn is not learnt, and those that no longer fit, or cut into other tokens, under the other context.
         """
-        mine = [(example, score) for example, score in zip(examples, scores, strict=True) if example.row.drop == self.task.this_drop and score.last_tokens]
+        mine = [
+            (example, score)
+            for example, score in zip(examples, scores, strict=True)
+            if example.row.drop == self.task.this_drop and score.last_tokens and example.row.label is not False
+        ]
         pairs = []
         for index, row in shift_rows([example.row for example, _ in mine]):
-            moved = encode_row(self.renderer, row)
+            moved = encode_row(self.renderer, replace(row, objective="sft", rejected=None))  # the answer alone
             if len(moved.ids) <= self.config.max_length and moved.num_last == mine[index][1].last_tokens:
                 pairs.append((index, moved))
         pairs.sort(key=lambda pair: pair[0])

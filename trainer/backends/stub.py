@@ -23,9 +23,11 @@ from trainer import checkpoints
 from trainer.examples import Examples, require_trainable
 from trainer.plan import Plan
 from trainer.probes import NUM_TOKENS, PROBE, read_prompts
+from trainer.profiled import profiled
 from trainer.run import RunFolder
 from trainer.scores import Header, Score, shift_rows, write_scores, write_shift
 from trainer.settings import config_of
+from trainer.settling import Device, Encoded, settle_training
 
 STEP_S = 0.02
 FIRST_LOSS = 3.5
@@ -42,13 +44,14 @@ class StubBackend:
     def train(self, task: TrainTask, run: RunFolder) -> None:
         """Leave made-up checkpoints in `run`, as a training would. Raises ChildError, Stopped."""
         config = config_of(task)
-        rows = read_rows(task.rows)
+        rows = profiled(read_rows(task.rows), config, run)
         found = [row for row in rows if row.split == "train"]
         if not found:
             require_trainable(Examples(), config.max_length, config.training.max_overlong_share)
+        has_dev = any(row.split == "dev" for row in rows)
+        config = settle_training(task, config, Encoded(rows=found, num_dev=sum(row.split == "dev" for row in rows)), Device(name="stub"), run)
         plan = Plan.of(config, len(found))
         run.rows, run.device = len(found), "stub"
-        has_dev = any(row.split == "dev" for row in rows)
         run.total_steps = plan.total_steps
         run.micro_batch = task.micro_batch or config.training.micro_batch or config.batch_size
         run.stops_at_once = False
@@ -71,7 +74,7 @@ class StubBackend:
     def score(self, task: ScoreTask, run: RunFolder) -> None:
         """Leave made-up score files in `run`, the same for the same rows and steps. Raises ChildError, Stopped."""
         config = config_of(task)
-        rows = [row for row in read_rows(task.rows) if row.split == task.split]
+        rows = [row for row in profiled(read_rows(task.rows), config, run) if row.split == task.split]
         run.total_steps = len(task.models)
         for model in task.models:
             steps = _steps_of(model)
@@ -125,7 +128,7 @@ def write_stub_adapter(folder: Path, config: Config, steps: int) -> None:
 def _checkpoint(run: RunFolder, config: Config, dev_loss: float | None) -> None:
     def fill(folder: Path) -> None:
         write_stub_adapter(folder, config, run.steps)
-        note = {"step": run.steps, "dev_loss": dev_loss, "dev_tokens": 0, "made_up": True}
+        note = {"step": run.steps, "dev_loss": dev_loss, "dev_tokens": 0, "made_up": True, "profile": run.profile}
         (folder / checkpoints.NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
 
     checkpoints.keep(run.root, run.steps, fill)

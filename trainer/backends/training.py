@@ -1,63 +1,48 @@
-"""One LoRA training: the loop, its checkpoints, its resume points.
+"""One training: the loop, its checkpoints, its resume points.
 
-Theory of operation. A step is one effective batch, cut into micro-batches; the loss is the weighted sum over its learnt
-tokens divided by the sum of their weights, so that the cut does not change the gradient. Everything that a step depends
-on follows from (config, rows, step) or lies in the resume point: a resumed training makes the steps that the stopped
-one would have made. A stop is looked for after every micro-batch; a half-done step is thrown away.
+Theory of operation. A step is one effective batch, cut into micro-batches; the loss is the weighted sum over what it
+learns divided by the sum of the weights, so that the cut does not change the gradient. Everything that a step depends on
+follows from (config, rows, step), lies in the resume point, or is recorded for the step (its cut, steps.jsonl): a resumed
+training makes the steps that the stopped one would have made, to the bit. A stop is looked for after every micro-batch;
+a half-done step is thrown away, and so is one that ran out of memory, which is made again with smaller micro-batches.
 """
 
-import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from core.config import Config
-from core.errors import IntegrityError
-from core.tasks import TrainTask
+from core.errors import ChildError, IntegrityError
+from core.exits import ChildExit
 from store.bases import read_base
-from store.child import Stopped
+from store.child import Stopped, is_out_of_memory
 from trainer import checkpoints
-from trainer.backends.batches import Cut, forward_for, micro_batches
+from trainer.backends.batches import Cut, micro_batches
+from trainer.backends.devicememory import gauge_of, pass_bytes_per_token
+from trainer.backends.families import forward_for
 from trainer.backends.lora import fuse
-from trainer.backends.model import choose_place, device_memory_mb, device_name, load_base, new_adapter, put_adapter_weights, use_threads, write_adapter
-from trainer.backends.resume import Progress, read_progress, write_progress
-from trainer.examples import Example, Examples
+from trainer.backends.methods import new_trainee, put_trained_weights, write_trainee
+from trainer.backends.model import choose_place, device_memory_mb, device_name, use_threads
+from trainer.backends.optimizer import optimizer_for
+from trainer.backends.preference import objective_for
+from trainer.backends.resume import Best, Progress, RandomStates, read_progress, write_progress
+from trainer.backends.setup import Setup
+from trainer.examples import Example, lengths_of
+from trainer.memory import STEPS, Cutter, half
 from trainer.plan import Plan
 from trainer.run import RunFolder
 from trainer.space import MB, require_free
+from trainer.stability import Stability
 
 log = logging.getLogger(__name__)
 
 RESUME_EVERY_S = 300.0
 SPARE_BYTES = 16 * MB
-NO_MATTER = {"threads", "micro_batch", "max_attempts", "hang_factor", "hang_s", "network", "max_overlong_share"}  # to the steps
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """What is trained, on what."""
-
-    task: TrainTask
-    config: Config
-    train: Examples
-    dev: Sequence[Example]
-
-    @property
-    def fingerprint(self) -> str:
-        """Tells whether a resume point belongs to this training: same base, same rows, same settings."""
-        parts = [
-            read_base(Path(self.task.base)).source_sha256,
-            [(source.drop, source.sha256) for source in self.task.rows],
-            [(example.row.drop, example.row.line) for example in self.train.kept],
-            self.config.model_dump(mode="json", include={"lora", "batch_size", "learning_rate", "max_length", "objective", "method"}),
-            self.config.training.model_dump(mode="json", exclude=NO_MATTER),
-        ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+NAMED_ROWS = 8
 
 
 class Training:
@@ -69,17 +54,24 @@ class Training:
         use_threads(setup.config)
         base = Path(setup.task.base)
         self.base_name = read_base(base).name
-        self.model = new_adapter(load_base(base, choose_place()), setup.config)
-        run.rows, run.longest = len(setup.train.kept), max(len(example.ids) for example in setup.train.kept)
+        RandomStates.seed(setup.config.training.seed)
+        self.model = new_trainee(base, choose_place(), setup.config)
+        run.rows, run.longest = len(setup.train.kept), setup.train.totals.longest
         run.device = device_name(self.model.device)
         fuse(self.model)
-        self.forward = forward_for(self.model)
+        self.forward = forward_for(self.model, setup.config)
+        rows = [] if setup.train.is_streamed else [*setup.train.kept, *setup.dev]  # streamed rows are all learnt token by token
+        self.objective = objective_for(setup.config, self.forward, self.model, rows)
+        self.objective.prepare(rows, run.beat)
         self.params = {name: param for name, param in self.model.named_parameters() if param.requires_grad}
-        self.optimizer = torch.optim.AdamW(self.params.values(), lr=0.0, weight_decay=setup.config.training.weight_decay, fused=True)
-        self.random_state = torch.get_rng_state()
-        self.cut = Cut.of_training(setup.config, setup.task.micro_batch, self.forward.budget_tokens)
+        self.optimizer = optimizer_for(setup.config, self.params.values())
+        self.random = RandomStates.now()
+        widest = Cut.of_training(setup.config, setup.task.micro_batch, self.forward.budget_tokens)
+        self.cutter = Cutter(widest, gauge_of(self.model.device), pass_bytes_per_token(base), run.root / STEPS)
         self.dev_cut = Cut.of_scoring(setup.config, setup.task.micro_batch)
-        run.micro_batch = self.cut.rows
+        self.stability = Stability(setup.config)
+        self.best = Best()
+        run.micro_batch = widest.rows
         self.first_step = 1
         self.started_at = self.saved_at = time.monotonic()
 
@@ -92,7 +84,7 @@ class Training:
         if run.steps in self.plan.checkpoint_steps and not checkpoints.has_checkpoint(run.root, run.steps):
             self._checkpoint()  # the stop came between the step and its checkpoint
         self.started_at = self.saved_at = time.monotonic()
-        while run.steps < run.total_steps:
+        while run.steps < run.total_steps and not self._has_enough():
             run.rest()
             if run.stopping:
                 self._stop()
@@ -101,54 +93,123 @@ class Training:
             loss = self._step(step)
             if loss is None:
                 self._stop()
+                return
+            norm = self._update(step)
             run.steps = step
-            self.random_state = torch.get_rng_state()
-            self._report(loss, time.monotonic() - started_at)
+            self.random = RandomStates.now()
+            self._report(loss, norm, time.monotonic() - started_at)
             if step in self.plan.checkpoint_steps:
                 self._checkpoint()
             if time.monotonic() - self.saved_at > RESUME_EVERY_S:
                 self._save_resume()
 
+    # ---------------------------------------------------------------- a step
+
     def _step(self, step: int) -> float | None:
-        """One optimizer step; its loss, or None where a stop came before its last micro-batch was done."""
+        """The gradients of one effective batch; its loss, or None where a stop came before the last micro-batch was done."""
+        examples = self._examples(step)
+        while True:
+            cut = self.cutter.of_step(step, lambda cut: self._tokens_at_once(examples, cut))
+            batches = list(micro_batches(self.forward, examples, cut))
+            self.run.micro_batch = most = max(len(batch) for batch in batches)
+            self.cutter.gauge.mark()
+            try:
+                loss = self._gradients(step, examples, batches)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                self.cutter.learn(self._tokens_at_once(examples, cut))
+                return loss
+            # Here the failed pass is gone with its exception, and nothing of it is left in gradients or random states.
+            self._undo()
+            if not self.cutter.ran_out(step, most):
+                raise _too_large(step, examples)
+
+    def _examples(self, step: int) -> list[Example]:
+        """The rows of a step, longest first: rows of a micro-batch are of like length, and what does not fit fails at once."""
         examples = [self.setup.train.kept[index] for index in self.plan.rows(step)]
-        total_weight = sum(sum(example.weights) for example in examples)
+        return sorted(examples, key=lambda example: -sum(len(sequence.ids) for sequence in example.sequences))
+
+    def _gradients(self, step: int, examples: Sequence[Example], batches: Sequence[Sequence[Example]]) -> float | None:
+        """Add up the gradients of the micro-batches; the loss of all rows, or None where the run is to stop."""
         self.model.train()
-        batches = list(micro_batches(self.forward, examples, self.cut))
+        self.objective.begin(examples)
+        total_weight = sum(self.objective.weight(example) for example in examples)
         total = 0.0
         for number, batch in enumerate(batches, start=1):
-            losses = self.forward.token_losses(batch)
-            weights = torch.tensor([weight for example in batch for weight in example.weights], device=losses.device)
-            loss = (losses * weights).sum() / total_weight
+            loss = self.objective.loss_sum(batch) / total_weight
+            if not math.isfinite(value := float(loss.detach())):
+                raise self._not_finite(f"the loss of step {step}", batch)
             loss.backward()
+            total += value
             self.run.beat()
-            total += float(loss.detach())
             if self.run.stopping and number < len(batches):
-                self.optimizer.zero_grad()
+                self._undo()
                 return None
-        torch.nn.utils.clip_grad_norm_(self.params.values(), self.config.training.max_grad_norm)
-        self.optimizer.param_groups[0]["lr"] = self.plan.rate(step)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         return total
 
-    def _report(self, loss: float | None, seconds: float) -> None:
+    def _update(self, step: int) -> float:
+        """One step of the optimizer along the gradients, which are clipped; their length before that. Gradients of other processes join here."""
+        norm = float(torch.nn.utils.clip_grad_norm_(self.params.values(), self.config.training.max_grad_norm))
+        if not math.isfinite(norm):
+            raise self._not_finite(f"the gradient of step {step}", self._examples(step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def _undo(self) -> None:
+        """As if the step had not begun."""
+        self.optimizer.zero_grad()
+        self.random.restore()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _tokens_at_once(self, examples: Sequence[Example], cut: Cut) -> int:
+        """Positions that the largest micro-batch of these rows computes under a cut."""
+        costs = []
+        for batch in micro_batches(self.forward, examples, cut):
+            lengths = [len(sequence.ids) for example in batch for sequence in example.sequences]
+            costs.append(self.forward.cost(len(lengths), sum(lengths), max(lengths)))
+        return max(costs)
+
+    def _not_finite(self, what: str, batch: Sequence[Example]) -> ChildError:
+        """The error for a loss or gradient that is no number; it names the rows that are so by themselves, or all of them."""
+        self._undo()
+        with torch.no_grad():
+            alone = [example for example in batch if not math.isfinite(float(self.objective.loss_sum([example])))]
+        kept = checkpoints.kept(self.run.root)
+        return ChildError(
+            f"{what} is not a finite number; its rows: {_named(alone or batch)}",
+            hint=f"look at these rows; if they are sound, lower learning_rate ({len(kept)} checkpoints from before it are kept)",
+            code="LOSS_NOT_FINITE",
+            exit_code=ChildExit.BAD_DATA,
+        )
+
+    def _report(self, loss: float, norm: float, seconds: float) -> None:
         run = self.run
-        done = run.steps - self.first_step + 1
-        each_s = (time.monotonic() - self.started_at) / max(done, 1)
+        each_s = (time.monotonic() - self.started_at) / max(run.steps - self.first_step + 1, 1)
         tokens = sum(len(self.setup.train.kept[index].ids) for index in self.plan.rows(run.steps))
         run.tokens, run.seconds, run.device_memory_mb = run.tokens + tokens, run.seconds + seconds, device_memory_mb(self.model.device)
+        warning = self.stability.see(run.steps, loss, norm, self.plan.rate(run.steps))
         run.report(
             "train",
-            last=run.steps == run.total_steps,
+            last=run.steps == run.total_steps or bool(warning),
             step=run.steps,
             total_steps=run.total_steps,
             loss=loss,
             lr=self.plan.rate(run.steps),
+            grad_norm=norm,
+            clipped=self.stability.clipped,
             tokens_per_s=tokens / seconds,
             supervised_share=self.setup.train.supervised_share,
             eta_s=each_s * (run.total_steps - run.steps),
+            warning=warning or None,
         )
+
+    # ---------------------------------------------------------------- checkpoints
 
     def _checkpoint(self) -> None:
         dev_loss, dev_tokens = self._dev_loss()
@@ -156,26 +217,60 @@ class Training:
         self._require_free()
 
         def fill(folder: Path) -> None:
-            write_adapter(self.model, folder, self.base_name)
-            note = {"step": step, "dev_loss": dev_loss, "dev_tokens": dev_tokens}
+            write_trainee(self.model, folder, self.base_name)
+            note = {"step": step, "dev_loss": dev_loss, "dev_tokens": dev_tokens, "profile": self.run.profile}
             (folder / checkpoints.NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
 
         checkpoints.keep(self.run.root, step, fill)
+        self.best.see(dev_loss, step)
         self._save_resume()
         self.run.report("dev", last=True, step=step, total_steps=self.run.total_steps, dev_loss=dev_loss)
 
-    @torch.inference_mode()
+    def _has_enough(self) -> bool:
+        """Whether training.patience is used up; then the training ends with this step, and says so."""
+        patience = self.config.training.patience
+        if not patience or self.best.since < patience:
+            return False
+        log.info("ended early after step %d: the dev loss was best at step %d, %d checkpoints ago", self.run.steps, self.best.step, self.best.since)
+        self.run.total_steps = self.run.steps
+        self.run.report("dev", last=True, step=self.run.steps, total_steps=self.run.steps, ended_early=True)
+        return True
+
     def _dev_loss(self) -> tuple[float | None, int]:
-        """Mean loss per learnt token of the dev split, and how many there are. Stops the run where a stop is asked for."""
+        """Mean held-out loss per learnt token of the dev split, and how many there are; None without rows. Raises Stopped.
+
+        Where memory runs out, this evaluation alone is cut smaller from here on.
+        """
+        if not self.setup.dev and self.run.steps == min(self.plan.checkpoint_steps):
+            log.warning("there are no dev rows: the last checkpoint counts as the best")
+        while True:
+            try:
+                return self._mean_held_out()
+            except Exception as error:
+                if not is_out_of_memory(error) or self.dev_cut.rows == 1:
+                    raise
+            self.dev_cut = half(self.dev_cut, 2 * self.config.batch_size)
+            log.warning("out of memory in the evaluation: it goes on with %d rows at once; the training batch stays as it is", self.dev_cut.rows)
+            self._undo()
+
+    @torch.inference_mode()
+    def _mean_held_out(self) -> tuple[float | None, int]:
         self.model.eval()
         total, tokens = 0.0, 0
-        for batch in micro_batches(self.forward, sorted(self.setup.dev, key=lambda example: len(example.ids)), self.dev_cut):
-            losses = self.forward.token_losses(batch)
-            total, tokens = total + float(losses.sum()), tokens + len(losses)
+        lengths, dev = lengths_of(self.setup.dev), self.setup.dev
+        ordered = (dev[index] for index in sorted(range(len(dev)), key=lengths.__getitem__))
+        for batch in micro_batches(self.forward, ordered, self.dev_cut):
+            loss, count = self.objective.held_out(batch)
+            total, tokens = total + loss, tokens + count
             if self.run.stopping:
                 self._stop()
             self.run.report("dev", step=self.run.steps, total_steps=self.run.total_steps)
+        if tokens and not math.isfinite(total):
+            log.warning("step %d: the dev loss is not a finite number", self.run.steps)
+            return None, tokens
         return (total / tokens if tokens else None), tokens
+
+    # ---------------------------------------------------------------- stop and resume
 
     def _stop(self) -> None:
         if self.run.steps >= self.first_step:
@@ -189,32 +284,61 @@ class Training:
 
     def _save_resume(self) -> None:
         self._require_free()
+        progress = Progress(step=self.run.steps, identity=self.setup.identity, random=self.random, threads=torch.get_num_threads(), best=self.best)
 
         def fill(folder: Path) -> None:
-            write_adapter(self.model, folder, self.base_name)
-            write_progress(folder, Progress(self.run.steps, self.setup.fingerprint, self.random_state), self.optimizer, self.params)
+            write_trainee(self.model, folder, self.base_name)
+            write_progress(folder, progress, self.optimizer, self.params)
 
         checkpoints.save_resume(self.run.root, self.run.steps, fill)
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
-        """Go on from the task's resume point, or from one before it. One that is damaged or of another training is left alone, and said so."""
-        if self.setup.task.checkpoint is None:
+        """Go on from the task's resume point, or from one before it. One that is damaged or of another training is left alone, and said so.
+
+        Raises ChildError RESUME_DIFFERENT instead where a person asked to go on (`resume_by_hand`).
+        """
+        task = self.setup.task
+        if task.checkpoint is None:
             return
-        for folder in checkpoints.usable_resumes(Path(self.setup.task.checkpoint)):
+        why = "no resume point is whole"
+        for folder in checkpoints.usable_resumes(Path(task.checkpoint)):
             try:
-                progress = read_progress(folder, self.optimizer, self.params, self.setup.fingerprint)
+                progress = read_progress(folder, self.optimizer, self.params, self.setup.identity)
             except IntegrityError as error:
                 log.warning("no resume point: %s", error.what)
+                why = error.what
             else:
                 self._go_on_from(folder, progress)
                 return
+        if task.resume_by_hand:
+            hint = "give it the rows and settings that it was made with, or train anew without --resume"
+            raise ChildError(f"this training cannot go on: {why}", hint=hint, code="RESUME_DIFFERENT", exit_code=ChildExit.BAD_SPEC)
         log.warning("starting anew: no resume point can be used")
 
     def _go_on_from(self, folder: Path, progress: Progress) -> None:
-        put_adapter_weights(self.model, folder)
-        torch.set_rng_state(progress.random_state)
-        self.random_state = progress.random_state
+        put_trained_weights(self.model, folder)
+        progress.random.restore()
+        self.random, self.best = progress.random, progress.best
+        if progress.threads != torch.get_num_threads():
+            log.info("it had %d threads and has %d now: sums round at other places", progress.threads, torch.get_num_threads())
         checkpoints.adopt(folder, self.run.root)
         self.run.steps, self.first_step = progress.step, progress.step + 1
+        self.cutter.replay(folder.parents[1] / STEPS, self.first_step)
         log.info("going on after step %d of %d", progress.step, self.run.total_steps)
+
+
+def _named(examples: Sequence[Example]) -> str:
+    """Rows by line and drop, never by their text."""
+    names = [f"line {example.row.line} of drop {example.row.drop!r}" for example in examples]
+    return ", ".join(names[:NAMED_ROWS]) + (f" and {len(names) - NAMED_ROWS} more" if len(names) > NAMED_ROWS else "")
+
+
+def _too_large(step: int, examples: Sequence[Example]) -> ChildError:
+    longest = max(examples, key=lambda example: len(example.ids))
+    return ChildError(
+        f"step {step} runs out of memory with one row at a time; the longest has {len(longest.ids)} tokens ({_named([longest])})",
+        hint="lower max_length, use a smaller base, or free memory",
+        code="OUT_OF_MEMORY",
+        exit_code=ChildExit.OUT_OF_MEMORY,
+    )

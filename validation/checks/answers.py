@@ -1,6 +1,7 @@
 """B01 to B04, B10, B13: what all answers of a file are together; doubles, contradictions, placeholders, refusals, lengths."""
 
 import re
+import string
 from collections.abc import Iterator, Sequence
 from math import comb
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Sheet
 from validation.findings import SHOWN_LINES, Level, Problem, Severity, shown
 from validation.folding import Folded, fold
+from validation.plainrows import PlainRows
 
 if TYPE_CHECKING:
     from validation.survey import Survey
@@ -185,6 +187,11 @@ def placeholder_in(answer: str) -> str:
     return plain if plain[:1] in "{[<" and _FRAME.fullmatch(plain) else ("lorem ipsum" if plain.startswith("lorem ipsum") else "")
 
 
+# How a placeholder begins, in small letters and capitals, unless with a sign.
+_HEADS = frozenset(first + second for word in (*_LOST, "na", "lorem") for first in {word[0], word[0].upper()} for second in {word[1:2], word[1:2].upper()})
+_LETTERS = frozenset(string.ascii_letters + string.digits)
+
+
 def _is_asked_for(word: str, case: Case) -> bool:
     """Whether the prompt names the word, as in "answer yes, no or N/A"; then it is an answer. A prompt that is lost too asks for nothing."""
     if word not in _MAYBE and word not in ("na", "nan"):
@@ -240,7 +247,7 @@ def placeholders(batch: Batch, sheet: Sheet) -> None:
     """A placeholder is the whole answer."""
     fold(batch, sheet)
     is_pair = batch.context.spec.family == "pair"
-    for case in batch.cases:
+    for case in _suspects(batch.plain, batch.cases) if batch.plain else batch.cases:
         worse = case.rejected if is_pair else None
         for text in (*case.answers, worse[-1].content) if worse else case.answers:
             if (len(text) <= _LONGEST or text[:1] in "Ll") and (word := placeholder_in(text)) and not _is_asked_for(word, case):
@@ -248,6 +255,16 @@ def placeholders(batch: Batch, sheet: Sheet) -> None:
                 sheet.counter("B04.words")[word] += 1
                 sheet.counter("B04.paths")[_answer_path(case, text)] += 1
                 break
+
+
+def _suspects(rows: PlainRows, cases: Sequence[Case]) -> Iterator[Case]:
+    """The cases of rows that have a text which is a placeholder."""
+    suspects = [
+        place
+        for place, text in enumerate(rows.texts)
+        if (text[:2] in _HEADS or text[0] not in _LETTERS) and (len(text) <= _LONGEST or text[0] in "Ll") and placeholder_in(text)
+    ]
+    return (cases[place] for place in rows.places(suspects))
 
 
 def _answer_path(case: Case, text: str) -> str:

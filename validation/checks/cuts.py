@@ -1,7 +1,8 @@
 """B05: answers that an exporter cut, at one length or in the middle of a sentence."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from re import findall
 from statistics import median
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Sheet
-from validation.endings import Ending, ending_of, is_loose, is_torn, is_unmarked
+from validation.endings import LEAST_BLANKS, STOPS, Ending, ending_of, is_loose, is_torn, is_unmarked
 from validation.findings import Level, Problem, Severity, shown
 from validation.folding import Folded, column, fold
 
@@ -25,16 +26,16 @@ NEIGHBOURS, SPIKE = 5, 3  # a cut gives one length at least thrice the rows of a
 COPIED = 30  # characters at the end of an answer that stand in its prompt
 TEMPLATE_SHARE = 0.5  # of two answers that is their common beginning and end
 _SHAPES = "B05.shapes"  # length << 5 | ending << 2 | loose << 1 | unmarked
+_ENDING = 7 << 2
 
 
 def _looked_at(case: Case) -> str:
     """The answer of a row that a cut would show in: the longest, where it has no end mark; else the last, unless that is too short to say."""
-    return _seen(case)[0]
+    return _seen(case.answers)[0]
 
 
-def _seen(case: Case) -> tuple[str, Ending]:
-    """That answer, and how it ends."""
-    answers = case.answers
+def _seen(answers: Sequence[str]) -> tuple[str, Ending]:
+    """That answer of some, and how it ends."""
     last = answers[-1] if answers else ""
     ending = ending_of(last)
     if len(answers) > 1:
@@ -187,10 +188,41 @@ def cut_answers(batch: Batch, sheet: Sheet) -> None:
     """One answer of each row: its length and how it ends."""
     fold(batch, sheet)
     shapes = sheet.column(_SHAPES)
-    for case in batch.cases:
-        text, ending = _seen(case)
-        unmarked = is_unmarked(text)
-        loose = is_loose(text, ending)
-        if (loose or unmarked or ending >= Ending.TRAILING) and text.rstrip()[-COPIED:] in case.prompt:
-            ending, loose, unmarked = Ending.OTHER, False, False  # taken from the prompt: no exporter cut it there
-        shapes.append(len(text) << 5 | ending << 2 | loose << 1 | unmarked)
+    if batch.plain:
+        shapes.extend([_plain_shape(texts) for texts in batch.plain.rows])
+    else:
+        shapes.extend([_shape(case.answers, partial(getattr, case, "prompt")) for case in batch.cases])
+
+
+def _plain_shape(texts: Sequence[str]) -> int:
+    """The same of a plain conversation, whose texts these are."""
+    answers = texts[1 + len(texts) % 2 :: 2]
+    shape = _stopped(answers[-1]) if len(answers) == 1 else _all_stopped(answers)
+    return shape if shape >= 0 else _shape(answers, lambda: "\n".join(texts[:-1]))
+
+
+def _stopped(text: str) -> int:
+    """The shape of a text that ends with a stop and has nothing that must be looked at closer; -1 for any other."""
+    if text[-1] not in STOPS or text[0] in "{[" or text[0].isspace() or text.endswith("...") or "```" in text:
+        return -1
+    if text.count(" ") >= LEAST_BLANKS:
+        return len(text) << 5 | Ending.WHOLE << 2
+    return len(text) << 5 | Ending.OTHER << 2 if text.isascii() else -1
+
+
+def _all_stopped(answers: Sequence[str]) -> int:
+    """The shape of several such texts."""
+    shape, longest = _stopped(answers[-1]), max(answers, key=len)
+    if shape < 0 or longest is answers[-1]:
+        return shape
+    other = _stopped(longest)
+    return shape if other >= 0 and shape & _ENDING else other
+
+
+def _shape(answers: Sequence[str], prompt: Callable[[], str]) -> int:
+    text, ending = _seen(answers)
+    unmarked = is_unmarked(text)
+    loose = is_loose(text, ending)
+    if (loose or unmarked or ending >= Ending.TRAILING) and text.rstrip()[-COPIED:] in prompt():
+        ending, loose, unmarked = Ending.OTHER, False, False  # taken from the prompt: no exporter cut it there
+    return len(text) << 5 | ending << 2 | loose << 1 | unmarked

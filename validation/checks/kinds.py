@@ -86,8 +86,6 @@ def _words(owner: str) -> str:
 
 def _of_literal(misfit: Misfit, words: str, kind: str) -> Problem:
     value, key = misfit.value, misfit.key
-    if misfit.owner is Turn and key == "weight":
-        return Problem(message=f"a message's weight is {shown(value)}", path=misfit.path, kind=kind, hint="a message's weight is the number 0 or 1")
     if misfit.owner is Part:
         hint = 'a text is {"type": "text", "text": "…"}; rows with pictures are rows of vision_v1: {"type": "image"}, and its path in the list images'
         return Problem(message=f"a content part has the type {shown(value)}", path=misfit.path, kind=f"{kind}.{shown(value)}", hint=hint)
@@ -100,7 +98,8 @@ def _of_range(misfit: Misfit, words: str, kind: str) -> Problem:
     span = (
         f"from {least:g} to {most:g}" if least is not None and most is not None else f"of at least {least:g}" if least is not None else f"of at most {most:g}"
     )
-    named = "the row's weight" if misfit.path == "$.weight" else f"the value of {misfit.key!r}"
+    turn = misfit.owner is Turn
+    named = "a message's weight" if turn else "the row's weight" if misfit.path == "$.weight" else f"the value of {misfit.key!r}"
     return Problem(message=f"{named} is {shown(misfit.value)}", path=misfit.path, kind=f"{kind}.range", hint=f"it is a number {span}")
 
 

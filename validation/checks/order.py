@@ -96,7 +96,7 @@ def sorted_rows(batch: Batch, sheet: Sheet) -> None:
     """Answers that are labels, and what metadata says of the source, in long runs."""
     fold(batch, sheet)
     columns = [(key, sheet.column(f"B12.{key}")) for key in KEYS]
-    if not any(case.row.metadata for case in batch.cases):
+    if batch.plain or not any(case.row.metadata for case in batch.cases):
         for _, values in columns:
             values.extend([0] * len(batch.cases))
         return

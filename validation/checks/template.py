@@ -1,7 +1,7 @@
 """N05 to N09: what the base's chat template makes of a row, and rows that were rendered before they came here."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from validation.case import Case
@@ -10,6 +10,7 @@ from validation.checks.tokens import needs_base
 from validation.context import Batch, Context, Sheet
 from validation.fidelity import fidelity
 from validation.findings import Level, Problem, Severity, shown
+from validation.plainrows import PlainRows
 
 
 def needs_template(context: Context) -> str:
@@ -98,7 +99,9 @@ _ENDS_OPEN = re.compile(r"\n[ \t]*(?:\*\*)?(?:Assistant|ASSISTANT)(?:\*\*)?:\s*$
 _FIELD = re.compile(r"[^\n]*\n[ \t]*(?!User|USER|Human|HUMAN|Assistant|ASSISTANT)\w[\w ]{0,24}:")  # the next line is a field too: a record
 
 
-_FIRST = frozenset("#[<BUHA*") | frozenset(" \t\r\n")
+_BLANKS = " \t\r\n"
+_FIRST = frozenset("#[<BUHA*") | frozenset(_BLANKS)
+_BEGINNINGS = ("###", "[INST]", "<<SYS>>", "Below is an ", "**", "User", "USER", "Human", "HUMAN", "Assistant", "ASSISTANT", *_BLANKS)
 
 
 def _residue(text: str) -> str:
@@ -111,6 +114,12 @@ def _residue(text: str) -> str:
     return found[0].strip() if found else ""
 
 
+def _suspects(rows: PlainRows, cases: Sequence[Case]) -> Iterator[Case]:
+    """The cases of rows that have a text which begins with a mark."""
+    suspects = [place for place, text in enumerate(rows.texts) if text[0] in _FIRST and text.startswith(_BEGINNINGS) and _residue(text)]
+    return (cases[place] for place in rows.places(suspects))
+
+
 @entered(
     Check(
         *("N09", "tmpl.residue", Severity.WARNING, Need.BATCH, "take the marks out: the base's own template writes the borders of turns"),
@@ -121,7 +130,7 @@ def _residue(text: str) -> str:
 )
 def template_residue(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """A turn begins with the mark of another template."""
-    for case in batch.cases:
+    for case in _suspects(batch.plain, batch.cases) if batch.plain else batch.cases:
         texts = case.plain if case.plain is not None else [message.content for message in case.messages]
         for index, text in enumerate(texts):
             if text[:1] in _FIRST and (mark := _residue(text)):

@@ -3,7 +3,7 @@
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -63,10 +63,18 @@ def _no_ftfy(context: Context) -> str:
 )
 def mojibake(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """Texts in which ftfy sees letters of a wrong encoding."""
-    return _told(_mojibake, batch.beyond_ascii)
+    return _told(_mojibake, _suspects(batch, lambda text: _is_read_twice(text.encode())))
 
 
-def _told(find: Callable[[Case], Problem | None], cases: Sequence[Case]) -> Iterator[tuple[int, Problem]]:
+def _suspects(batch: Batch, find: Callable[[str], object]) -> Iterable[Case]:
+    """The rows whose texts may hold more than ASCII; of plain ones those with a text in which something is found."""
+    if not batch.plain:
+        return batch.beyond_ascii
+    places = batch.plain.places([place for place in batch.plain.beyond_ascii if find(batch.plain.texts[place])])
+    return [batch.cases[place] for place in places]
+
+
+def _told(find: Callable[[Case], Problem | None], cases: Iterable[Case]) -> Iterator[tuple[int, Problem]]:
     return ((case.line, problem) for case in cases if (problem := find(case)))
 
 
@@ -156,7 +164,7 @@ _LOST_SIGNS = ("\ufffd".encode(), "\u00ef\u00bf\u00bd".encode(), "\u951f\u65a4".
 )
 def replacement_character(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """U+FFFD, which a decoder writes where it could not read."""
-    return _told(_replacement_character, batch.beyond_ascii)
+    return _told(_replacement_character, _suspects(batch, _LOST.search))
 
 
 def _replacement_character(case: Case) -> Problem | None:

@@ -20,9 +20,10 @@ from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Context, Sheet
 from validation.findings import Level, Problem, Severity, shown
+from validation.plainrows import PlainRows
 
 if TYPE_CHECKING:
-    from rendering.counting import Conversation
+    from rendering.counting import Conversation, Counts
     from rendering.tokens import Encoding
     from validation.survey import Survey
 
@@ -77,13 +78,17 @@ class Ledger:
         self._rows_left, self._tokens_left = EXACT_ROWS, EXACT_TOKENS
 
     def long_rows(self, batch: Batch, sheet: Sheet) -> list[Long]:
-        """The rows over max_length. Sets `tokens` and `answer_tokens` of every case, and enters the figures into the sheet."""
+        """The rows over max_length. Sets `tokens` and `answer_tokens` of every case that is looked at, and enters the figures into the sheet."""
         if self._batch is not batch:
             self._batch = batch
-            self._count(batch.cases, sheet)
+            counts = self._counter.plain_counts(batch.plain.texts, batch.plain.sizes) if batch.plain else None
+            if counts:
+                self._count_plain(batch.cases, *counts, sheet)
+            else:
+                self._count(batch.cases, sheet)
         return self._long
 
-    def _count(self, cases: list[Case], sheet: Sheet) -> None:
+    def _count(self, cases: Sequence[Case], sheet: Sheet) -> None:
         counts = self._counts([case.messages if case.plain is None else case.plain for case in cases], cases)
         for case, (total, answer) in zip(cases, counts, strict=True):
             case.tokens, case.answer_tokens = total, answer
@@ -94,7 +99,23 @@ class Ledger:
         for name, values in (("total", [case.tokens for case in cases]), ("target", [answer for _, answer in counts]), ("prompt", prompts)):
             sheet.counter(f"tokens.{name}").update(map(str, values))
 
-    def _counts(self, conversations: "Sequence[Conversation]", cases: list[Case]) -> list[tuple[int, int]]:
+    def _count_plain(self, cases: Sequence[Case], total: "Counts", learnt: "Counts", sheet: Sheet) -> None:
+        """The same for plain rows: only the long ones are looked at."""
+        import numpy as np
+
+        prompts = total - learnt
+        self._long = []
+        if self._max_length:
+            places = np.flatnonzero(total >= NEAR * self._max_length).tolist()
+            for place in places:
+                cases[place].tokens, cases[place].answer_tokens = int(total[place]), int(learnt[place])
+            self._long = list(self._measured([cases[place] for place in places], sheet))
+            total[places] = [cases[place].tokens for place in places]
+        for name, values in (("total", total), ("target", learnt), ("prompt", prompts)):
+            different, counts = np.unique(values, return_counts=True)
+            sheet.counter(f"tokens.{name}").update(dict(zip(map(str, different.tolist()), counts.tolist(), strict=True)))
+
+    def _counts(self, conversations: "Sequence[Conversation]", cases: Sequence[Case]) -> list[tuple[int, int]]:
         """(all tokens, learnt tokens) of each; zeros for a conversation that cannot be written as text at all, which N05 names."""
         try:
             return self._counter.counts(conversations, [() if case.plain else case.tools for case in cases])
@@ -103,14 +124,14 @@ class Ledger:
                 return [(0, 0)]
         return [count for one, case in zip(conversations, cases, strict=True) for count in self._counts([one], [case])]
 
-    def _count_rejected(self, cases: list[Case]) -> None:
+    def _count_rejected(self, cases: Sequence[Case]) -> None:
         """Both answers of a pair have to fit: the row is as long as the longer conversation."""
         pairs = [(case, case.rejected) for case in cases if case.rejected]
         counts = self._counts([rejected for _, rejected in pairs], [case for case, _ in pairs])
         for (case, _), (total, _answer) in zip(pairs, counts, strict=True):
             case.tokens = max(case.tokens, total)
 
-    def _measured(self, cases: list[Case], sheet: Sheet) -> Iterator[Long]:
+    def _measured(self, cases: Sequence[Case], sheet: Sheet) -> Iterator[Long]:
         near = NEAR * self._max_length
         for case in cases:
             if case.tokens < near:
@@ -356,12 +377,18 @@ def added_token(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """An added token of the tokenizer that stands in a text; those that border turns are X01's."""
     added = batch.context.once("added tokens", partial(_added, batch.context, batch.cases[0]))
     hints = [hint for hint in added.hints if (batch.has_escapes or hint[:1] != b"\\") and hint in batch.raw]
-    for case in batch.cases if hints else ():
+    for case in () if not hints else _suspects(batch.plain, batch.cases, added) if batch.plain else batch.cases:
         raw = case.raw
         for hint in hints:
             if hint in raw:
                 yield from ((case.line, problem) for problem in _tokens_in(case, added))
                 break
+
+
+def _suspects(rows: PlainRows, cases: Sequence[Case], added: _Added) -> Iterator[Case]:
+    """The cases of rows whose texts hold a token."""
+    suspects = [place for first in {text[0] for text in added.ids} for place, text in enumerate(rows.texts) if first in text and added.find.search(text)]
+    return (cases[place] for place in rows.places(suspects))
 
 
 def _tokens_in(case: Case, added: _Added) -> Iterator[Problem]:

@@ -238,7 +238,7 @@ def _conclude(survey: "Survey") -> Iterator[Problem]:
 def wrong_arguments(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """Arguments of learnt calls that break the schema of their tool. Arguments that are no object, and unknown tools, are T01 and T02."""
     schemas = batch.context.once("T04", Schemas)
-    for case in batch.cases:
+    for case in () if batch.plain else batch.cases:
         if not case.tools or not any(message.tool_calls for message in case.messages):
             continue
         declared = _declared(case)
