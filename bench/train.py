@@ -57,7 +57,8 @@ class Opponent:
 
     def step(self) -> None:
         """One step more, if there is one."""
-        assert self.process is not None and self.process.stdin is not None
+        assert self.process is not None
+        assert self.process.stdin is not None
         if self.not_run or self.process.poll() is not None:
             return
         try:
@@ -74,7 +75,8 @@ class Opponent:
             self.process.wait()
 
     def _hear(self) -> dict[str, Any] | None:
-        assert self.process is not None and self.process.stdout is not None
+        assert self.process is not None
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         return json.loads(line) if line else None
 
@@ -151,10 +153,10 @@ def opponents_of(root: Path, base: Path, prototype: str, llamafactory: str) -> l
 def figures_of(ran: dict[str, Opponent], tokens: list[int], root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The issue's figures, and a line for each opponent."""
     packed = json.loads((root / "tokens-packed.json").read_text()) if (root / "tokens-packed.json").exists() else {"tokens": 0, "steps": 1}
-    each = {name: tokens for name in ran} | {"TRL packed": [packed["tokens"] / packed["steps"]] * packed["steps"]}
+    each = dict.fromkeys(ran, tokens) | {"TRL packed": [packed["tokens"] / packed["steps"]] * packed["steps"]}
     rates = {name: rate(one, each[name]) for name, one in ran.items() if name != "limit" and one.seconds}
     own, best = rates["lorad"], [rates[name] for name in ("TRL kept", "TRL packed", "TRL default") if name in rates]
-    figures: dict[str, Any] = {"rows": sum(1 for _ in open(root / "rows.jsonl")), "tokens": sum(tokens), "first_step_s": first_step_s(ran["lorad"])}
+    figures: dict[str, Any] = {"rows": (root / "rows.jsonl").read_bytes().count(b"\n"), "tokens": sum(tokens), "first_step_s": first_step_s(ran["lorad"])}
     figures |= against("ratio_trl", own, [rates["TRL default"]] if "TRL default" in rates else [])
     figures |= against("ratio_trl_best", own, best)
     figures |= against("ratio_llamafactory", own, [rates["LLaMA-Factory"]] if "LLaMA-Factory" in rates else [])
@@ -198,7 +200,13 @@ def line_of(one: Opponent, rates: tuple[float, float] | None) -> dict[str, Any] 
         return f"not run: {one.not_run or 'too few steps'}"
     found = {"tokens_s": round(rates[0]), "tokens_s_median_step": round(rates[1]), "median_step_s": round(statistics.median(one.seconds), 2)}
     losses = [round(loss, 4) for loss in one.losses if loss is not None]
-    return found | {"first_step_s": first_step_s(one), "steps_total_s": round(sum(one.seconds), 1), "peak_mb": peak_mb(one), "losses": losses}
+    return found | {
+        "first_step_s": first_step_s(one),
+        "steps_total_s": round(sum(one.seconds), 1),
+        "steps_cpu_s": round(sum(step["cpu_s"] for step in one.steps[1:]), 1),
+        "peak_mb": peak_mb(one),
+        "losses": losses,
+    }
 
 
 def say(text: str) -> None:

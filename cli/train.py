@@ -24,10 +24,11 @@ INTERRUPTED = 130
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A config key, lorad's or another tool's; repeatable.")
 @click.option("--config", metavar="FILE", help="Config file; else LORAD_CONFIG, else ./config.json, else none: the defaults.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the adapter goes; else FILE's name with .adapter.")
+@click.option("--continue-from", "start", type=click.Path(path_type=Path), metavar="ADAPTER", help="Go on from this adapter (a PEFT folder) on these rows.")
 @click.option("--resume", is_flag=True, help="Go on with the training in --out that was stopped.")
 @click.option("--auto", is_flag=True, help="Try three learning rates for a few steps and take the one with the best dev loss.")
 @format_option()
-def train(file: Path, settings: tuple[str, ...], config: str | None, out: Path | None, resume: bool, auto: bool, output: str) -> int:
+def train(file: Path, settings: tuple[str, ...], config: str | None, out: Path | None, start: Path | None, resume: bool, auto: bool, output: str) -> int:
     """Train on FILE here and now: check it, train with live progress, leave a PEFT folder in --out.
 
     FILE holds rows (JSON Lines), or is a config that names such a file (train_file, dataset, datasets). Ctrl-C seals a
@@ -38,7 +39,7 @@ def train(file: Path, settings: tuple[str, ...], config: str | None, out: Path |
     say = _Teller(shows=output != "json")
     rows, resolved = _resolved(file, settings, config, auto)
     folder = (out or Path(f"{rows.name.removesuffix('.jsonl')}.adapter")).absolute()
-    task = _task(rows, resolved, folder, say, resume=resume, is_changed=bool(settings or auto))
+    task = _resumed(rows, folder, is_changed=bool(settings or auto or start)) if resume else _task(rows, resolved, folder, start, say)
     say.line(f"training on {task.backend}; the work lies in {folder}")
     trained = carry_out(task, folder, resolved.config.training.threads, say.progress)
     say.end()
@@ -104,18 +105,27 @@ def _rows_named_in(file: Path) -> Path:
     raise UsageError(f"the config {str(file)!r} names no rows", hint=f"write train_file: rows.jsonl, or: lorad train ROWS --config {file}", code="ROWS_UNNAMED")
 
 
-def _task(rows: Path, resolved: "Resolved", folder: Path, say: "_Teller", *, resume: bool, is_changed: bool) -> "TrainTask":
-    from cli.foreground import WORK, check_rows, first_task, next_task
+def _resumed(rows: Path, folder: Path, *, is_changed: bool) -> "TrainTask":
+    from cli.foreground import next_task
+    from core.errors import UsageError
+
+    if is_changed:
+        raise UsageError("--resume goes on with the settings as they were", hint="leave the other options out", code="RESUME_CHANGED")
+    return next_task(folder, rows)
+
+
+def _task(rows: Path, resolved: "Resolved", folder: Path, start: Path | None, say: "_Teller") -> "TrainTask":
+    from dataclasses import replace
+
+    from cli.foreground import WORK, check_rows, first_task
     from core.abilities import require_able
     from core.errors import UsageError
     from rendering.specs import SPECS
     from store.engines import choose_backend
     from trainer.convert import pull
 
-    if resume:
-        if is_changed:
-            raise UsageError("--resume goes on with the settings as they were", hint="leave --set and --auto out", code="RESUME_CHANGED")
-        return next_task(folder, rows)
+    if start is not None and not (start / "adapter_config.json").is_file():
+        raise UsageError(f"{str(start)!r} holds no adapter: it has no adapter_config.json", hint="name a folder in PEFT's layout", code="ADAPTER_MISSING")
     if (folder / WORK / "runs").exists():
         raise UsageError(f"{str(folder)!r} holds a training already", hint="go on with it by --resume, or name another --out", code="OUT_TAKEN")
     config = resolved.config
@@ -125,7 +135,7 @@ def _task(rows: Path, resolved: "Resolved", folder: Path, say: "_Teller", *, res
     if backend.name != "stub":
         pull(config, say.line)
     source = check_rows(rows, config, folder)
-    return first_task(resolved, backend.name, source)
+    return replace(first_task(resolved, backend.name, source), start=str(start.absolute()) if start is not None else None)
 
 
 # ---------------------------------------------------------------- what is told

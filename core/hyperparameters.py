@@ -63,6 +63,8 @@ class DataFacts:
     num_tokens: int = 0  # of these rows
     longest: int = 0  # tokens of the longest of them
     from_incumbent: bool = False
+    start_rank: int = 0  # of the adapter that it goes on from; 0: none, or not known
+    start_alpha: int = 0
     model_max_length: int = 0  # tokens that the base reads at most; 0: not known
     shape: BaseShape | None = None  # of the base with bf16 weights
     device: str = "cpu"  # cpu, cuda, mlx or stub
@@ -181,6 +183,9 @@ def _objective(work: _Settling) -> None:
 
 
 def _rank(work: _Settling) -> None:
+    if work.data.start_rank:
+        _keep_shape(work, "lora.r", work.data.start_rank)
+        return
     if work.is_open("lora.r"):
         work.put("lora.r", *rank_for(work.data.kind, work.data.num_rows))
     rank, most = work.values["lora.r"], work.values["serving.max_rank"]
@@ -188,6 +193,13 @@ def _rank(work: _Settling) -> None:
         work.put("lora.r", most, f"the servers load ranks up to serving.max_rank = {most}")
         if work.is_set("lora.r"):
             work.warnings.append(f"lora.r {rank} is more than serving.max_rank = {most}: {most} counts")
+
+
+def _keep_shape(work: _Settling, key: str, value: int) -> None:
+    """An adapter that is trained on keeps its shape, whatever was asked for."""
+    if work.is_set(key) and work.values[key] != value:
+        work.warnings.append(f"{key} {work.values[key]} has no effect: the adapter that it goes on from has {value}")
+    work.put(key, value, "that of the adapter that it goes on from")
 
 
 def rank_for(kind: Kind, num_rows: int) -> tuple[int, str]:
@@ -200,7 +212,9 @@ def rank_for(kind: Kind, num_rows: int) -> tuple[int, str]:
 
 
 def _alpha(work: _Settling) -> None:
-    if work.is_open("lora.alpha"):
+    if work.data.start_alpha:
+        _keep_shape(work, "lora.alpha", work.data.start_alpha)
+    elif work.is_open("lora.alpha"):
         rank = work.values["lora.r"]
         why = "twice the rank" if rank < RANK else "32 from rank 16 on: with the scale alpha / r the best learning rate stays"
         work.put("lora.alpha", alpha_for(rank), why)

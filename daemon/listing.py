@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from heapq import nlargest
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ from core.waiting import is_plain
 from daemon.allowance import Allowance
 from daemon.standing import Plain, percent
 from daemon.tally import Tally
-from store.listings import DROP, WITHOUT, add_rows, write_listing, write_rows
+from store.listings import DROP, WITHOUT, add_rows, rows_in, write_listing, write_rows
 
 SHARE = 0.02  # of the time may go into snapshots
 BURST_S = 0.05
@@ -109,7 +108,7 @@ class Listing:
         added = [self._noted_queued(job) for job in changed if job is not None and is_plain(job)]
         path, queue = self._index.home.queued_listing, self._index.views.queued
         if self._num_queued + len(added) > 2 * len(queue) + MOST_STALE:
-            kept = (line for line in _lines(path) if (known := _known(line)) is not None and queue.is_in_line(*known))
+            kept = (line for line in rows_in(path) if (known := _known(line)) is not None and queue.is_in_line(*known))
             self._num_queued = write_rows(path, (*kept, *added))
         elif added:
             add_rows(path, added)
@@ -155,11 +154,6 @@ class Listing:
                 self._reasons.clear()
             self._reasons[reason] = encoded(reason)
         return self._reasons[reason]
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        yield from (line[:-1] for line in file)
 
 
 class _Known(msgspec.Struct):

@@ -5,6 +5,7 @@ a page; a page is read as a whole where one of its records is asked for, and the
 first record of a page costs about half a millisecond, and the next ones nothing. Nothing is written to disk here.
 """
 
+import logging
 import re
 import zlib
 from bisect import bisect_right
@@ -15,6 +16,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 PAGE = 64  # records
 MOST_LOOSE = 4 * PAGE  # that rest and are not packed yet
@@ -104,8 +107,7 @@ class Pages(MutableMapping[str, T], Generic[T]):
     def _records(self, page: _Page) -> dict[str, T]:
         records = self._read.pop(page.first, None)
         if records is None:
-            found = self._decoder.decode(_unpacked(page.packed))
-            records = {id: self._made_of(value) for id, value in found.items()}
+            records = self._unpack(page.packed)
             while len(self._read) >= MOST_READ:
                 del self._read[next(iter(self._read))]
         self._read[page.first] = records
@@ -119,30 +121,44 @@ class Pages(MutableMapping[str, T], Generic[T]):
         return True
 
     def _put_away(self, ids: list[str]) -> None:
-        """Pack loose records, each into the page within whose ends it belongs, or behind the last one."""
+        """Pack loose records, each into the page within whose ends it belongs, or behind the last one. Those of a page that
+        would not read as they are stay loose: no record is ever lost to an odd value in it."""
         of_page: dict[int, dict[str, T]] = {}
         for id in sorted(ids):
             del self._ripe[id]
             place = max(0, bisect_right(self._pages, id, key=lambda page: page.first) - 1)
-            of_page.setdefault(place, {})[id] = self._loose.pop(id)
+            of_page.setdefault(place, {})[id] = self._loose[id]
         for place in sorted(of_page, reverse=True):
             before = dict(self._records(self._pages[place])) if self._pages else {}
-            self._replace(place, dict(sorted((before | of_page[place]).items())))
+            try:
+                self._replace(place, dict(sorted((before | of_page[place]).items())))
+            except (ValueError, TypeError, OverflowError) as error:
+                log.warning("%s records stay unpacked: %s", len(of_page[place]), error, extra={"action": "not_packed"})
+                continue
+            for id in of_page[place]:
+                del self._loose[id]
 
     def _replace(self, place: int, records: dict[str, T]) -> None:
-        """Let a page hold these records, in order, from now on; more than one holds become several pages."""
+        """Let a page hold these records, in order, from now on; more than one holds become several pages. Raises ValueError,
+        TypeError and OverflowError, and has changed nothing then."""
+        ids = [*records]
+        parts = [ids[begin : begin + PAGE] for begin in range(0, len(ids), PAGE)]
+        pages = [self._page({id: records[id] for id in part}) for part in parts]
         if place < len(self._pages):
             self._read.pop(self._pages[place].first, None)
             self._num_packed -= self._pages[place].count
-        ids = [*records]
-        parts = [ids[begin : begin + PAGE] for begin in range(0, len(ids), PAGE)]
-        self._pages[place : place + 1] = [self._page({id: records[id] for id in part}) for part in parts]
+        self._pages[place : place + 1] = pages
         self._num_packed += len(ids)
 
     def _page(self, records: dict[str, T]) -> _Page:
         ids = [*records]
         packed = _packed(msgspec.msgpack.encode({id: self._plain(record) for id, record in records.items()}))
+        if self._unpack(packed) != records:
+            raise ValueError("what was packed reads otherwise")
         return _Page(first=ids[0], last=ids[-1], count=len(ids), packed=packed)
+
+    def _unpack(self, packed: bytes) -> dict[str, T]:
+        return {id: self._made_of(value) for id, value in self._decoder.decode(_unpacked(packed)).items()}
 
 
 def _packed(raw: bytes) -> bytes:

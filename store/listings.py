@@ -10,7 +10,7 @@ once, and is put in by `read_jobs`.
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ def add_rows(path: Path, rows: Iterable[bytes]) -> None:
     """Add jobs to the file of the queued or the ended. Raises OSError; a repeat is harmless."""
     with open(path, "ab") as file:
         file.write(b"".join(row + b"\n" for row in rows))
+
+
+def rows_in(path: Path) -> Iterator[bytes]:
+    """The rows of the file of the queued or the ended. Raises OSError."""
+    with open(path, "rb") as file:
+        yield from (line[:-1] for line in file)
 
 
 def read_jobs(home: Home) -> list[dict[str, Any]] | None:

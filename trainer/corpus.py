@@ -1,7 +1,7 @@
 """The rows of a training task, read, changed by its profile and tokenised: those to train on and those of dev."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -17,7 +17,7 @@ from trainer.objectives import learnt_as, require_learnable, with_seconds
 from trainer.profiled import profiled
 from trainer.replay import with_replay
 from trainer.run import RunFolder
-from trainer.tokenfiles import TOKENS, TokenCache
+from trainer.tokenfiles import TOKENS, TokenCache, TokenRows
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,6 @@ class RowsOfExamples(Sequence[Row]):
     @overload
     def __getitem__(self, index: slice) -> list[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        return [example.row for example in self._examples[index]] if isinstance(index, slice) else self._examples[index].row
-
-    def __iter__(self) -> Iterator[Row]:
-        return (example.row for example in self._examples)
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return self._examples.row(index) if isinstance(self._examples, TokenRows) else self._examples[index].row

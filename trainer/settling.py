@@ -27,7 +27,6 @@ from trainer.run import RunFolder
 log = logging.getLogger(__name__)
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """What a training runs on: cpu, cuda, mlx or stub, and the bytes of a GPU's own memory."""
@@ -60,6 +59,7 @@ def facts_of(task: TrainTask, config: Config, encoded: Encoded, device: Device) 
     """What is known of rows, base and device. Reads the base's config.json."""
     described = described_model(task.base)
     objective = objective_of(config, encoded.rows)
+    rank, alpha = shape_of_adapter(task.start)
     return DataFacts(
         num_rows=len(encoded.rows),
         kind=kind_of(config, {row.schema_id for row in encoded.rows}, objective),
@@ -68,6 +68,8 @@ def facts_of(task: TrainTask, config: Config, encoded: Encoded, device: Device) 
         num_tokens=sum(encoded.lengths),
         longest=max(encoded.lengths, default=0),
         from_incumbent=bool(task.start),
+        start_rank=rank,
+        start_alpha=alpha,
         model_max_length=limit_of(described),
         shape=shape_of(described, weights_bytes(task.base)) if described else None,
         device=device.name,
@@ -91,6 +93,17 @@ def described_model(base: str) -> dict[str, Any]:
     except (LoradError, OSError, ValueError):
         return {}
     return described if isinstance(described, dict) else {}
+
+
+def shape_of_adapter(folder: str | None) -> tuple[int, int]:
+    """(rank, alpha) of an adapter in PEFT layout; zeros where there is none or it does not say."""
+    if not folder:
+        return 0, 0
+    try:
+        told = json.loads(Path(folder, "adapter_config.json").read_bytes())
+        return int(told["r"]), int(told["lora_alpha"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, 0
 
 
 def weights_bytes(base: str) -> int:

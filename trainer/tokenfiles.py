@@ -69,17 +69,23 @@ class TokenFile:
             source=source, rows=_mapped(folder / "rows.bin", ROW), ids=_mapped(folder / "ids.bin", np.dtype("<i4")), runs=_mapped(folder / "runs.bin", RUN)
         )
 
+    def row(self, place: int) -> Row:
+        """The row at a place of `rows`, without its tokens. It has no messages: the text stays in its drop."""
+        entry = self.rows[place]
+        return Row(
+            drop=self.source.drop, line=int(entry["line"]), group="", split="train", schema_id=self.source.schema_id, messages=[], weight=float(entry["weight"])
+        )
+
     def example(self, place: int) -> Example:
-        """The row at a place of `rows`. Its `row` has no messages: the text stays in its drop."""
-        line, at, num_ids, runs_at, num_runs, _, num_last, weight = self.rows[place].item()
+        """The row at a place of `rows`, with its tokens."""
+        _, at, num_ids, runs_at, num_runs, _, num_last, _ = self.rows[place].item()
         learnt, weights = array("i"), array("f")
         for start, stop, own in self.runs[runs_at : runs_at + num_runs].tolist():
             learnt.extend(range(start, stop))
             weights.extend([own] * (stop - start))
         ids = array("i")
         ids.frombytes(self.ids[at : at + num_ids].tobytes())
-        row = Row(drop=self.source.drop, line=line, group="", split="train", schema_id=self.source.schema_id, messages=[], weight=weight)
-        return Example(row=row, ids=ids, learnt=learnt, weights=weights, num_last=num_last)
+        return Example(row=self.row(place), ids=ids, learnt=learnt, weights=weights, num_last=num_last)
 
 
 class TokenRows(Sequence[Example]):
@@ -99,12 +105,21 @@ class TokenRows(Sequence[Example]):
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
+        file, place = self._found(index)
+        return file.example(place)
+
+    def row(self, index: int) -> Row:
+        """The row of an example, without its tokens."""
+        file, place = self._found(index)
+        return file.row(place)
+
+    def _found(self, index: int) -> tuple[TokenFile, int]:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
         part = bisect_right(self._ends, index)
         file, places = self._parts[part]
-        return file.example(int(places[index - self._ends[part]]))  # from the part's end: negative
+        return file, int(places[index - self._ends[part]])  # from the part's end: negative
 
     @cached_property
     def lengths(self) -> Sequence[int]:

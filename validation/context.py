@@ -97,6 +97,10 @@ class Batch:
         """The bytes of all rows, one a line: one look at them tells what is in none."""
         return self.plain.block if self.plain else b"\n".join([case.raw for case in self.cases])
 
+    def holding(self, texts: Sequence[int]) -> list[Case]:
+        """Of plain rows those that hold some of `plain.texts`, by their places there."""
+        return [self.cases[place] for place in self.plain.places(texts)] if self.plain else []
+
     @cached_property
     def has_escapes(self) -> bool:
         """Whether a backslash and a "u" stand side by side in a row."""

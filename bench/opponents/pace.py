@@ -17,7 +17,7 @@ class Pace:
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        self._began = 0.0
+        self._began = self._cpu = 0.0
 
     def ready(self, **more: Any) -> None:
         """Everything is loaded; the next thing would be the first step."""
@@ -28,12 +28,13 @@ class Pace:
         if not sys.stdin.readline().strip():
             self._out.flush()
             os._exit(0)
-        self._began = time.perf_counter()
+        self._began, self._cpu = time.perf_counter(), time.process_time()
 
     def done(self, loss: float | None = None, **more: Any) -> None:
         """The step is over."""
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        self._say(kind="step", seconds=time.perf_counter() - self._began, loss=loss, peak_mb=peak_mb, **more)
+        seconds, cpu_s = time.perf_counter() - self._began, time.process_time() - self._cpu
+        self._say(kind="step", seconds=seconds, cpu_s=cpu_s, loss=loss, peak_mb=peak_mb, **more)
 
     def _say(self, **line: Any) -> None:
         self._out.write(json.dumps(line) + "\n")

@@ -20,7 +20,8 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     found = importlib.util.spec_from_file_location("prototype", path)
-    assert found is not None and found.loader is not None
+    assert found is not None
+    assert found.loader is not None
     prototype = importlib.util.module_from_spec(found)
     found.loader.exec_module(prototype)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)

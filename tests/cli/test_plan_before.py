@@ -103,6 +103,13 @@ def test_rows_that_no_backend_trains_and_an_empty_file_are_said(planned: Planned
     assert any("no row is left" in obstacle for obstacle in planned(0, content="\n")[1]["obstacles"])
 
 
+def test_what_the_chosen_trainer_cannot_do_stands_in_the_way(folder: Path, planned: Planned) -> None:
+    configure(folder, backend="mlx")
+    obstacles = planned(200, "--set", "method=qlora")[1]["obstacles"]
+    assert any("'mlx' cannot do method = 'qlora'; unsloth or peft could" in obstacle for obstacle in obstacles)
+    assert not any("cannot do" in obstacle for obstacle in planned(200)[1]["obstacles"])
+
+
 def test_without_a_base_it_would_wait_and_the_plan_says_so(folder: Path, planned: Planned) -> None:
     configure(folder, backend="peft")
     status, told = planned(200)

@@ -120,6 +120,7 @@ def test_ctrl_c_seals_a_resume_point_and_says_how_to_go_on(folder: Path, trained
         (("bad.jsonl", "--set", "backend=stub"), "ROWS_REFUSED"),
         (("unnamed.yaml",), "ROWS_UNNAMED"),
         (("missing.yaml",), "FILE_MISSING"),
+        (("rows.jsonl", "--set", "backend=stub", "--continue-from", "nowhere"), "ADAPTER_MISSING"),
         (("unnamed.yaml", "--config", "missing.yaml"), "TWO_CONFIGS"),
     ],
 )
@@ -148,6 +149,21 @@ def test_the_best_checkpoint_is_that_of_the_least_dev_loss() -> None:
     assert best_of((Candidate(step=1, path="", sha256=""), Candidate(step=2, path="", sha256=""))).step == 2
     with pytest.raises(LoradError):
         best_of(())
+
+
+def test_what_was_settled_is_told_with_its_reason_and_what_nobody_touched_is_not() -> None:
+    from cli.jobs import settings_lines
+
+    values = {
+        "lora.r": {"value": 8, "origin": "settled", "why": "style needs few directions"},
+        "batch_size": {"value": 4, "origin": "sidecar", "why": "set by sidecar"},
+        "training.seed": {"value": 0, "origin": "default", "why": "lorad's default"},
+    }
+    told = settings_lines({"values": values, "warnings": ["few steps"], "backend": {"name": "peft", "why": "no GPU is here"}})
+    assert told == [
+        *("backend peft: no GPU is here", "lora.r = 8  (settled: style needs few directions)", "batch_size = 4  (sidecar)", "warning: few steps"),
+    ]
+    assert settings_lines({}) == []
 
 
 def test_progress_is_one_line_for_people() -> None:

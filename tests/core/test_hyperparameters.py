@@ -68,6 +68,14 @@ def test_a_base_that_does_not_fit_the_gpu_is_quantised_and_one_that_fits_is_not(
     assert settled(DataFacts(num_rows=900, device="cuda"), method="full").config.method == "full"
 
 
+def test_an_adapter_that_is_trained_on_keeps_its_shape() -> None:
+    data = DataFacts(num_rows=9_000, from_incumbent=True, start_rank=4, start_alpha=12)
+    assert (settled(data).config.lora.r, settled(data).config.lora.alpha, settled(data).warnings) == (4, 12, ())
+    told = settled(data, lora={"r": 64})
+    assert told.config.lora.r == 4
+    assert told.warnings == ("lora.r 64 has no effect: the adapter that it goes on from has 4",)
+
+
 def test_what_cannot_work_is_capped_even_where_it_was_set_and_then_a_warning_says_so() -> None:
     data = DataFacts(num_rows=2_000, model_max_length=1_024)
     assert (settled(data).config.max_length, settled(data).warnings) == (1_024, ())

@@ -141,6 +141,8 @@ class PlayedChildren:
     def stop(self, job: str, *, hung: str = "") -> None:
         self.asked_to_stop.add(job)
 
+    was_refused = False
+
     def free_slots(self) -> tuple[int, ...]:
         return () if any(slot is not None for _, slot in self.alive.values()) else (0,)
 

@@ -126,3 +126,21 @@ def test_with_ten_thousand_queued_jobs_a_snapshot_keeps_to_its_share_of_the_time
     index.keep_job(queued(1))
     listing.write(facts, {}, AT)
     assert index.home.listing.stat().st_ino == before, "not again at once"
+
+
+def test_the_file_of_the_queued_is_made_anew_once_most_of_its_lines_are_of_others(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listings, "MOST_STALE", 10)
+    listing = listing_of(index)
+    jobs = [queued(number) for number in range(40)]
+    for job in jobs:
+        index.keep_job(job)
+    show(listing, index)
+    for job in jobs[:30]:
+        index.keep_job(ended(job))
+    late = queued(50)
+    index.keep_job(late)
+    rows = show(listing, index)
+    assert [row["state"] for row in rows.values()] == ["released"] * 30 + ["queued"] * 11
+    assert len(index.home.queued_listing.read_text().splitlines()) == 11
+    assert show(listing_of(index), index) == rows, "as the next daemon makes it"
+    assert not any(key.startswith("_") for row in rows.values() for key in row)

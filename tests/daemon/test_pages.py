@@ -136,3 +136,16 @@ def test_no_text_is_taken_for_a_hash_that_was_taken_out(text: str) -> None:
     for number in range(2000):
         texts[f"{number:05d}"] = f"{text}{number % 7 or ''}"
     assert all(texts[f"{number:05d}"] == f"{text}{number % 7 or ''}" for number in range(2000))
+
+
+def test_a_record_that_cannot_be_packed_stays_as_it_is_and_holds_up_no_other() -> None:
+    drops, odd = resting.drops(), 70
+    for number in range(1000):
+        drop = pair(number)[0]
+        if number == odd:
+            drop = replace(drop, claim=replace(drop.claim, mtime_ns=1 << 70))  # as a file system with 64 bits of seconds may say
+        drops[drop.id] = drop
+    assert len(drops) == 1000
+    assert drops[pair(odd)[0].id].claim.mtime_ns == 1 << 70
+    assert drops[pair(999)[0].id] == pair(999)[0]
+    assert drops[pair(odd + 1)[0].id] == pair(odd + 1)[0]

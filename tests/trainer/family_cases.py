@@ -62,6 +62,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt_oss": SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
     "granite": SMALL | {"logits_scaling": 4.0, "embedding_multiplier": 2.0},
     "olmo2": SMALL,
+    "olmo3": SMALL | {"sliding_window": 128},
+    "falcon": PLAIN_HEADS,
     "smollm3": SMALL,
     "stablelm": PLAIN_HEADS,
     "olmoe": SMALL | {"num_experts": 4, "num_experts_per_tok": 2},

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from family_cases import small_base, with_adapter
+import transformers
+from family_cases import packing, rows, small_base, with_adapter
 from safetensors.torch import load_file, save_file
 from torch import nn
+from trainer_cases import write_tokenizer
 
 from core.config import Config
 from core.errors import ChildError, LoradError
 from core.exits import ChildExit
 from store.bases import read_base
+from trainer.backends.families import forward_for
 from trainer.backends.model import Place, load_base, new_adapter, read_adapter, write_adapter
 from trainer.convert import pull
 
@@ -144,6 +147,22 @@ def test_a_quantised_base_where_lora_cannot_attach_is_refused(asked: str) -> Non
         new_adapter(base, Config.model_validate({"lora": {"targets": asked}}))
     assert caught.value.code == "LORA_TARGETS"
     assert "unquantised" in caught.value.hint
+
+
+def test_a_base_that_is_in_4_bits_already_trains_as_it_is(tmp_path: Path) -> None:
+    """Where LoRA can attach: bitsandbytes. Its weights stay the same through evaluations."""
+    small_base("llama").save_pretrained(tmp_path / "whole")
+    four = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "whole", quantization_config=four).save_pretrained(tmp_path / "hf")
+    write_tokenizer(tmp_path / "hf")
+    base = load_base(pull(Config.model_validate({"model_path": str(tmp_path / "hf"), "models_dir": str(tmp_path / "models")}), lambda line: None), CPU)
+    assert type(base.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+    forward = forward_for(new_adapter(base, Config()), packing(True))
+    losses = forward.token_losses(rows())
+    losses.sum().backward()
+    with torch.no_grad():
+        assert torch.equal(forward.token_losses(rows()), losses.detach())
+    assert torch.equal(forward.token_losses(rows()).detach(), losses.detach())
 
 
 def spoilt_adapter(tmp_path: Path, spoil: Callable[[Path], None]) -> ChildError:

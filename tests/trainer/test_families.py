@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from family_cases import SHAPES, example, gradients, packing, row_by_row, rows, 
 
 from trainer.backends.families import forward_for, path_of
 from trainer.backends.lora import fuse
+from trainer.backends.model import Place, load_base
 from trainer.backends.plain import PaddedForward
 
 pytestmark = [
@@ -117,3 +119,20 @@ def test_experts_keep_their_weights(family: str) -> None:
     names = [name for name, param in with_adapter(small_base(family)).named_parameters() if param.requires_grad]
     assert any("q_proj" in name for name in names)
     assert not [name for name in names if ".experts." in name or ".gate." in name or ".router." in name]
+
+
+@pytest.mark.model
+def test_the_paths_agree_on_the_real_model(real_base: Path) -> None:
+    """In fp32, with an adapter at work: the hot loop, the flat and the padded path against transformers and PEFT, row by row."""
+    model = with_adapter(load_base(real_base, Place(device="cpu", dtype=torch.float32)))
+    examples = rows()[1:3]
+    wanted = row_by_row(model, examples)
+    expected = gradients(model, wanted)
+    fuse(model)
+    for kind, config in (("padded", packing(False)), ("flat", None), ("fast", packing(True))):
+        assert path_of(model.get_base_model(), config).kind == kind
+        losses = forward_for(model, config).token_losses(examples)
+        torch.testing.assert_close(losses, wanted, atol=1e-3, rtol=1e-4, msg=lambda text, kind=kind: f"{kind}: {text}")
+        found = gradients(model, losses)
+        for name, gradient in expected.items():
+            assert (found[name] - gradient).norm() <= 1e-3 * gradient.norm(), f"{kind}: {name}"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from core.config import Config
 from core.errors import ChildError
 from core.exits import ChildExit
 from core.tasks import RowsOf, ScoreModel, ScoreTask, TrainTask
+from store.bases import read_base
 from store.child import Stopped
 from trainer import run as run_module
 from trainer.backends import methods
@@ -93,6 +95,20 @@ def test_without_bitsandbytes_the_package_to_install_is_named(tiny_base: Path, t
         methods.new_trainee(tiny_base, choose_place(), tiny_config.model_copy(update={"method": "qlora"}))
     assert (caught.value.code, caught.value.exit_code) == ("METHOD_NOT_INSTALLED", ChildExit.BAD_SPEC)
     assert "pip install 'lorad[cpu]'" in caught.value.hint
+
+
+def test_a_base_that_is_quantised_already_is_refused(tiny_base: Path, tiny_config: Config, tmp_path: Path) -> None:
+    base, weights = tmp_path / "base", tmp_path / "weights"
+    shutil.copytree(tiny_base, base)
+    shutil.copytree(read_base(tiny_base).weights, weights)
+    for path, more in (
+        (base / "base.json", {"weights": str(weights)}),
+        (weights / "config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}),
+    ):
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | more))
+    with pytest.raises(ChildError, match=r"quantised already \(gptq\)") as caught:
+        methods.new_trainee(base, choose_place(), tiny_config.model_copy(update={"method": "qlora"}))
+    assert (caught.value.code, caught.value.exit_code) == ("BASE_QUANTISED", ChildExit.BAD_SPEC)
 
 
 # --- other shapes of an adapter

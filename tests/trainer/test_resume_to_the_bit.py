@@ -41,6 +41,12 @@ def end_of(run: RunFolder, step: int = STEPS_IN_ALL) -> dict[str, bytes]:
     return {f"{path.parent.parent.name}/{path.name}": path.read_bytes() for path in files}
 
 
+def cuts_of(run: RunFolder) -> list[tuple[int, int, int]]:
+    """Step, rows and tokens of every change."""
+    changes = [json.loads(line) for line in (run.root / STEPS).read_text().splitlines()]
+    return [(change["step"], change["rows"], change["tokens"]) for change in changes]
+
+
 def go_on(task: TrainTask, run_in: RunIn, killed: RunFolder, name: str) -> RunFolder:
     """A second run from the newest resume point of the killed one, as the daemon starts it."""
     checkpoint = results_of(killed).checkpoint
@@ -63,15 +69,15 @@ def test_killed_at_five_random_steps_it_ends_with_the_same_bytes(task: TrainTask
 
 
 def test_the_cuts_of_the_killed_run_are_replayed(task: TrainTask, run_in: RunIn) -> None:
-    """Memory was short at step 6 of both; the resumed run has plenty, and yet makes the steps that were made."""
+    """Memory was short at step 6 of both; the resumed run has plenty, and yet makes the steps that were made. On the fast path: without dropout."""
+    task = replace(task, settings={**task.settings, "lora": {**Config().lora.model_dump(mode="json"), "dropout": 0.0}})
     whole, killed, plain = (run_in(name, task) for name in ("whole", "01-train", "plain"))
     assert run_child(whole.root, Fate(short_at=(6,))) == 0
     assert run_child(plain.root) == 0
     assert run_child(killed.root, Fate(step=7, moment="after the update", short_at=(6,))) == -9
-    changes = [json.loads(line) for line in (killed.root / STEPS).read_text().splitlines()]
-    assert [(change["step"], change["rows"]) for change in changes] == [(1, 4), (6, 2), (6, 1)]
+    assert [change[:2] for change in cuts_of(killed)] == [(1, 4), (6, 2), (6, 1)]
     resumed = go_on(task, run_in, killed, "02-train")
-    assert (resumed.root / STEPS).read_text() == (whole.root / STEPS).read_text()
+    assert cuts_of(resumed) == cuts_of(whole)
     assert end_of(resumed) == end_of(whole)
     assert end_of(resumed)["resume/optimizer.safetensors"] != end_of(plain)["resume/optimizer.safetensors"], "the cut matters to the last bits"
 

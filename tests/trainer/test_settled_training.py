@@ -19,6 +19,7 @@ from trainer import TrainerEngine
 from trainer.backends.ratetrial import Trial, choose
 from trainer.run import RunFolder
 from trainer.settings import config_of
+from trainer.settling import Device, Encoded, facts_of, shape_of_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:transformers.*")
 RunIn = Callable[..., RunFolder]
@@ -49,6 +50,15 @@ def test_the_run_says_what_each_value_became_and_the_adapter_is_of_that_shape(ta
     assert settings["data"]["num_rows"] == 12
     assert note.code == ChildExit.DONE
     assert json.loads((run.root / note.candidates[-1].path / "adapter_config.json").read_text())["lora_alpha"] == 32
+
+
+def test_an_adapter_to_go_on_from_gives_its_shape(task: Any, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 12}')
+    assert shape_of_adapter(str(tmp_path)) == (4, 12)
+    assert shape_of_adapter(None) == shape_of_adapter(str(tmp_path / "none")) == (0, 0)
+    going_on = replace(task(), start=str(tmp_path))
+    facts = facts_of(going_on, config_of(going_on), Encoded(rows=(), num_dev=0), Device())
+    assert (facts.from_incumbent, facts.start_rank, facts.start_alpha) == (True, 4, 12)
 
 
 def test_scoring_reads_rows_no_longer_than_training_did(task: Any, tiny_base: Path) -> None:

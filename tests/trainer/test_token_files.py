@@ -23,7 +23,7 @@ from store.locks import take_lock
 from store.seals import SEAL
 from trainer import corpus as corpus_module
 from trainer import encoding
-from trainer.corpus import read_corpus
+from trainer.corpus import RowsOfExamples, read_corpus
 from trainer.encoding import Encoder, is_plain
 from trainer.examples import Example, Totals, encode_rows, lengths_of
 from trainer.tokenfiles import TokenCache
@@ -82,6 +82,10 @@ def test_rows_from_files_are_those_from_memory(cache: TokenCache, encode: Counti
         assert found.totals == wanted.totals == Totals.of(list(found.kept))
         assert list(lengths_of(found.kept)) == lengths_of(list(wanted.kept))
         assert found.num_rows == 5
+        assert [(row.drop, row.line, row.weight) for row in RowsOfExamples(found.kept)] == [plain(example)[:3] for example in wanted.kept]
+        assert plain(found.kept[-1]) == plain(wanted.kept[-1])
+        with pytest.raises(IndexError):
+            found.kept[len(wanted.kept)]
 
 
 def test_a_row_that_a_later_drop_holds_again_is_left_out(cache: TokenCache, encode: Counting, drop: Drop) -> None:

@@ -24,6 +24,7 @@ from trainer.backends.objective import TokenObjective
 from trainer.backends.peft import PeftBackend
 from trainer.backends.stub import StubBackend
 from trainer.examples import Example, encode_rows
+from trainer.identity import Identity, differences
 from trainer.profiled import profiled
 from trainer.run import RunFolder
 
@@ -178,3 +179,15 @@ def test_a_profile_that_is_gone_ends_the_child_with_its_name(tiny_config: Config
         profile_of(config.profile, config.profiles)
     with pytest.raises(ConfigError, match=r"gone\.py is not there"):
         StubBackend().train(task_of(config, train_drop, Path(), "stub"), run_in("01-train"))
+
+
+def test_a_training_does_not_go_on_under_a_changed_file_of_ones_own_profile(tiny_config: Config, tiny_base: Path, train_drop: RowsOf, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    config = tiny_config.model_copy(update={"profiles": {"mine": str(file)}, "profile": tiny_config.profile.model_copy(update={"name": "mine"})})
+    found = []
+    for text in ("# one", "# one", "# two"):
+        file.write_text(text)
+        found.append(Identity.of(task_of(config, train_drop, tiny_base), config, "0" * 64, 12))
+    assert differences(found[0], found[1]) == []
+    (clause,) = differences(found[1], found[2])
+    assert clause.startswith("profile.file was ")

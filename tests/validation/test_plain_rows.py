@@ -85,7 +85,8 @@ def read(rows: Sequence[object], first_line: int = 1) -> PlainRows | None:
 
 def test_plain_rows_keep_their_texts_sizes_and_lines() -> None:
     long = chat("Why? " * 400, "So. " * 400)
-    with_system = {"messages": [{"role": "system", "content": "S"}, *long["messages"]]}
+    said = [{"role": "user", "content": "Why? " * 400}, {"role": "assistant", "content": "So. " * 400}]
+    with_system = {"messages": [{"role": "system", "content": "S"}, *said]}
     found = read([long, with_system], 7)
     assert found is not None
     assert found.sizes == [2, 3]

@@ -15,7 +15,7 @@ class GpuMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._before = 0
+        self._before = self._peak = 0
 
     def free_bytes(self) -> int | None:
         """What the driver could give, and what torch's allocator holds unused."""

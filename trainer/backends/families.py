@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 # Families whose logits are lm_head(hidden) and whose attention needs nothing but who sees whom.
 FLAT_FAMILIES = frozenset(
     {
-        *("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "phi3", "olmo2", "olmo3", "smollm3", "gpt_neox", "gemma3_text"),
+        *("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo2", "olmo3", "smollm3", "gpt_neox", "gemma3_text"),
         *("mixtral", "qwen2_moe", "qwen3_moe", "olmoe"),  # an expert sees one token at a time
         *deltanet.MODELS,
     }

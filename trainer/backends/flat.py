@@ -357,11 +357,15 @@ def fast_doubt(model: Any, config: Config) -> str | None:
     if _activation(shape) not in Elements.ACTIVATIONS:
         return f"the activation {_activation(shape)!r}"
     decoder, head = model.get_decoder(), model.get_output_embeddings()
-    dtype = decoder.embed_tokens.weight.dtype
+    dtype = head.weight.dtype
     if dtype not in (torch.float32, torch.bfloat16):
         return f"the base computes in {dtype}"
     if type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
         return "its output embedding is trained, quantised or has a bias"
+    if not isinstance(decoder.embed_tokens, torch.nn.Embedding):
+        return "its input embedding is adapted or trained"
+    if strange := [name for name, param in model.named_parameters() if param.requires_grad and ".lora_A." not in name and ".lora_B." not in name]:
+        return f"{strange[0]} is trained, which is no adapter of a linear layer"
     for block in decoder.layers:
         attention, mlp = block.self_attn, block.mlp
         for name, layer in (*attention.named_children(), *mlp.named_children()):

@@ -20,6 +20,7 @@ from core.errors import ChildError
 from core.exits import ChildExit
 from store.bases import TEMPLATE, TOKENIZER, weights_folder
 from trainer.backends.model import Place, load_base, new_adapter, put_adapter_weights, write_adapter
+from trainer.settling import described_model
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def new_trainee(folder: Path, place: Place, config: Config) -> Any:
     """The model that a training starts with, by `config.method`; what is trained of it requires a gradient. Raises ChildError BAD_SPEC."""
     match config.method:
         case "qlora":
-            return new_adapter(_kept_as_it_is(load_base(folder, place, _nf4(place))), config)
+            return new_adapter(load_base(folder, place, _nf4(folder, place)), config)
         case "full":
             # In fp32: a step of AdamW is smaller than what bf16 can add to a weight.
             model = load_base(folder, Place(device=place.device, dtype=torch.float32))
@@ -39,29 +40,26 @@ def new_trainee(folder: Path, place: Place, config: Config) -> Any:
     return new_adapter(load_base(folder, place), config)
 
 
-def _nf4(place: Place) -> dict[str, Any]:
+def _nf4(folder: Path, place: Place) -> dict[str, Any]:
     """How transformers reads a base into 4 bits: nf4 with double quantisation, products in bf16. QLoRA, arXiv 2305.14314."""
     if find_spec("bitsandbytes") is None:
         raise ChildError(
             "method 'qlora' needs the package 'bitsandbytes', which is not installed",
-            hint="pip install 'lorad[cpu]', or set method to lora",
+            hint="pip install 'lorad[qlora]', or set method to lora",
             code="METHOD_NOT_INSTALLED",
+            exit_code=ChildExit.BAD_SPEC,
+        )
+    described = described_model(str(folder)).get("quantization_config")
+    if described is not None:
+        method = described.get("quant_method", "?") if isinstance(described, dict) else "?"
+        raise ChildError(
+            f"method 'qlora' quantises the base itself, and that in {str(folder)!r} is quantised already ({method})",
+            hint="name the unquantised base with model_path, or set method to lora",
+            code="BASE_QUANTISED",
             exit_code=ChildExit.BAD_SPEC,
         )
     shape = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
     return {"quantization_config": shape, "device_map": {"": place.device}}
-
-
-def _kept_as_it_is(model: Any) -> Any:
-    """The 4-bit model, made to stay the same in evaluations.
-
-    On a CPU with AVX512-BF16 bitsandbytes (0.50) packs each weight anew in the first pass without gradients, with rounded
-    scales: the steps after it would train on another base, and layers narrower than a block of 64 fail.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-    return model
 
 
 def write_trainee(model: Any, folder: Path, base_name: str) -> None:

@@ -88,7 +88,8 @@ def load_base(folder: Path, place: Place, how: Mapping[str, Any] = MappingProxyT
         raise _unreadable(weights, f"{len(wrong)} weights are missing or of another shape, such as {wrong[0]!r}")
     log.info("base %s: %s, %s", read_base(folder).name, config.model_type, place.dtype_name)
     model.requires_grad_(False)
-    return model.eval() if how else model.eval().to(place.device)  # with a quantisation it was put there as it was read
+    model = _kept_as_it_is(model.eval())
+    return model if how else model.to(place.device)  # with a quantisation it was put there as it was read
 
 
 def _load(weights: Path, config: Any, place: Place, more: Mapping[str, Any]) -> tuple[Any, list[str]]:
@@ -102,6 +103,18 @@ def _load(weights: Path, config: Any, place: Place, more: Mapping[str, Any]) -> 
     model, seen = kind.from_pretrained(weights, local_files_only=True, use_safetensors=True, dtype=place.dtype, **report, **how, **more)
     model.lorad_tower = tower  # write_adapter and put_adapter_weights name weights by it
     return model, sorted([*seen["missing_keys"], *(name for name, *_ in seen["mismatched_keys"])])
+
+
+def _kept_as_it_is(model: Any) -> Any:
+    """A model with 4-bit weights, made to stay the same in evaluations.
+
+    On a CPU with AVX512-BF16 bitsandbytes (0.50) packs each weight anew in the first pass without gradients, with rounded
+    scales: the steps after it would train on another base, and layers narrower than a block of 64 fail.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _unreadable(weights: Path, why: object) -> ChildError:

@@ -25,8 +25,8 @@ HEADLESS_TOKENS = 4096  # where logits exist for learnt tokens alone, in chunks,
 # Families whose logits are the output embedding's product with the last hidden state and nothing else: no cap, no scale, no bias.
 BARE_HEADS = frozenset(
     {
-        *("llama", "mistral", "ministral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
-        *("phi3", "gemma", "mixtral", "olmo2", "olmo3", "olmoe", "gpt2", "gpt_neox", "stablelm", "smollm3", "falcon", "gpt_oss"),
+        *("llama", "mistral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
+        *("phi3", "gemma", "gemma3_text", "mixtral", "olmo2", "olmo3", "olmoe", "gpt2", "gpt_neox", "stablelm", "smollm3", "falcon", "gpt_oss"),
     }
 )
 

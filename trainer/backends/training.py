@@ -59,7 +59,7 @@ class Training:
         run.rows, run.longest = len(setup.train.kept), setup.train.totals.longest
         run.device = device_name(self.model.device)
         fuse(self.model)
-        self.forward = forward_for(self.model, setup.config)
+        self.forward = forward_for(self.model, setup.config, round(setup.train.totals.tokens * setup.config.training.epochs))
         rows = [] if setup.train.is_streamed else [*setup.train.kept, *setup.dev]  # streamed rows are all learnt token by token
         self.objective = objective_for(setup.config, self.forward, self.model, rows)
         self.objective.prepare(rows, run.beat)

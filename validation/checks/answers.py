@@ -12,7 +12,6 @@ from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Sheet
 from validation.findings import SHOWN_LINES, Level, Problem, Severity, shown
 from validation.folding import Folded, fold
-from validation.plainrows import PlainRows
 
 if TYPE_CHECKING:
     from validation.survey import Survey
@@ -247,7 +246,7 @@ def placeholders(batch: Batch, sheet: Sheet) -> None:
     """A placeholder is the whole answer."""
     fold(batch, sheet)
     is_pair = batch.context.spec.family == "pair"
-    for case in _suspects(batch.plain, batch.cases) if batch.plain else batch.cases:
+    for case in _suspects(batch):
         worse = case.rejected if is_pair else None
         for text in (*case.answers, worse[-1].content) if worse else case.answers:
             if (len(text) <= _LONGEST or text[:1] in "Ll") and (word := placeholder_in(text)) and not _is_asked_for(word, case):
@@ -257,14 +256,12 @@ def placeholders(batch: Batch, sheet: Sheet) -> None:
                 break
 
 
-def _suspects(rows: PlainRows, cases: Sequence[Case]) -> Iterator[Case]:
-    """The cases of rows that have a text which is a placeholder."""
-    suspects = [
-        place
-        for place, text in enumerate(rows.texts)
-        if (text[:2] in _HEADS or text[0] not in _LETTERS) and (len(text) <= _LONGEST or text[0] in "Ll") and placeholder_in(text)
-    ]
-    return (cases[place] for place in rows.places(suspects))
+def _suspects(batch: Batch) -> Sequence[Case]:
+    """The rows that may have a placeholder: of plain rows those with a text which is one."""
+    if not batch.plain:
+        return batch.cases
+    begins = [(place, text) for place, text in enumerate(batch.plain.texts) if text[:2] in _HEADS or text[0] not in _LETTERS]
+    return batch.holding([place for place, text in begins if placeholder_in(text)])
 
 
 def _answer_path(case: Case, text: str) -> str:

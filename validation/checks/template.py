@@ -10,7 +10,6 @@ from validation.checks.tokens import needs_base
 from validation.context import Batch, Context, Sheet
 from validation.fidelity import fidelity
 from validation.findings import Level, Problem, Severity, shown
-from validation.plainrows import PlainRows
 
 
 def needs_template(context: Context) -> str:
@@ -114,10 +113,12 @@ def _residue(text: str) -> str:
     return found[0].strip() if found else ""
 
 
-def _suspects(rows: PlainRows, cases: Sequence[Case]) -> Iterator[Case]:
-    """The cases of rows that have a text which begins with a mark."""
-    suspects = [place for place, text in enumerate(rows.texts) if text[0] in _FIRST and text.startswith(_BEGINNINGS) and _residue(text)]
-    return (cases[place] for place in rows.places(suspects))
+def _suspects(batch: Batch) -> Sequence[Case]:
+    """The rows that may have such a text: of plain rows those that do."""
+    if not batch.plain:
+        return batch.cases
+    texts = enumerate(batch.plain.texts)
+    return batch.holding([place for place, text in texts if text[0] in _FIRST and text.startswith(_BEGINNINGS) and _residue(text)])
 
 
 @entered(
@@ -130,7 +131,7 @@ def _suspects(rows: PlainRows, cases: Sequence[Case]) -> Iterator[Case]:
 )
 def template_residue(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
     """A turn begins with the mark of another template."""
-    for case in _suspects(batch.plain, batch.cases) if batch.plain else batch.cases:
+    for case in _suspects(batch):
         texts = case.plain if case.plain is not None else [message.content for message in case.messages]
         for index, text in enumerate(texts):
             if text[:1] in _FIRST and (mark := _residue(text)):

@@ -70,8 +70,7 @@ def _suspects(batch: Batch, find: Callable[[str], object]) -> Iterable[Case]:
     """The rows whose texts may hold more than ASCII; of plain ones those with a text in which something is found."""
     if not batch.plain:
         return batch.beyond_ascii
-    places = batch.plain.places([place for place in batch.plain.beyond_ascii if find(batch.plain.texts[place])])
-    return [batch.cases[place] for place in places]
+    return batch.holding([place for place in batch.plain.beyond_ascii if find(batch.plain.texts[place])])
 
 
 def _told(find: Callable[[Case], Problem | None], cases: Iterable[Case]) -> Iterator[tuple[int, Problem]]:

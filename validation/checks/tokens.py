@@ -1,15 +1,13 @@
-"""N01 to N04, X02: rows as tokens of the job's own base; what does not fit into max_length, and what is read as a token of its own.
+"""N01 to N04: rows as tokens of the job's own base, and what does not fit into max_length.
 
 All rows are counted, fast and nearly exact. Rows near max_length or over it are tokenised as the trainer does it, so
 that the border is the trainer's; up to a number of rows and of tokens, above which the fast count must do.
 """
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,7 @@ from validation import loaded
 from validation.case import Case
 from validation.checks.registry import Check, Need, entered
 from validation.context import Batch, Context, Sheet
-from validation.findings import Level, Problem, Severity, shown
-from validation.plainrows import PlainRows
+from validation.findings import Level, Problem, Severity
 
 if TYPE_CHECKING:
     from rendering.counting import Conversation, Counts
@@ -334,79 +331,3 @@ def cut_target(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
             end = " and not the end of the answer" if long.broken else ""
             message = f"a cut at max_length {most:,} would keep {long.kept:,} of {long.learnt:,} answer tokens{end} (the row has {long.total:,})"
             yield long.case.line, Problem(message=message, fix=DROP % (batch.context.spec.id, "N04"))
-
-
-# --- X02
-
-_MARKUP = re.compile(r"<\|[^|\s]+\|>")
-_LEAST = 3  # letters of a token; shorter ones are pieces of words and signs
-
-
-@dataclass(frozen=True, slots=True)
-class _Added:
-    """The tokenizer's added tokens that can stand in a text by mistake, and the bytes of which a line of JSON with one holds at least one."""
-
-    find: "re.Pattern[str]"
-    hints: tuple[bytes, ...]
-    ids: dict[str, int]
-
-
-def _added(context: Context, case: Case) -> _Added:
-    renderer = context.renderer
-    assert renderer is not None, "needs_base has answered"
-    ids = {}
-    for id, token in renderer.tokenizer.get_added_tokens_decoder().items():
-        text = token.content
-        # A token that is not special is meant to be written by a model (<think>, <tool_call>), unless it looks like a border.
-        if len(text.strip()) >= _LEAST and (token.special or _MARKUP.fullmatch(text)) and case.control.first_in(text) is None:
-            ids[text] = id
-    found = re.compile("|".join(map(re.escape, sorted(ids, key=len, reverse=True))) or r"(?!)")
-    escapes = (b"\\u",) if any(not text.isascii() for text in ids) else (b"\\u003", b"\\u005", b"\\u007")
-    return _Added(found, (*{text[0].encode() for text in ids}, *escapes), ids)
-
-
-@entered(
-    Check(
-        *("X02", "token.added", Severity.WARNING, Need.BATCH, "write it another way (`< filename >`, FILENAME), or take it out"),
-        why="the tokenizer reads it as one token with a meaning of its own, not as the letters that stand there",
-        level=Level.STANDARD,
-        ready=needs_base,
-    )
-)
-def added_token(batch: Batch, sheet: Sheet) -> Iterator[tuple[int, Problem]]:
-    """An added token of the tokenizer that stands in a text; those that border turns are X01's."""
-    added = batch.context.once("added tokens", partial(_added, batch.context, batch.cases[0]))
-    hints = [hint for hint in added.hints if (batch.has_escapes or hint[:1] != b"\\") and hint in batch.raw]
-    for case in () if not hints else _suspects(batch.plain, batch.cases, added) if batch.plain else batch.cases:
-        raw = case.raw
-        for hint in hints:
-            if hint in raw:
-                yield from ((case.line, problem) for problem in _tokens_in(case, added))
-                break
-
-
-def _suspects(rows: PlainRows, cases: Sequence[Case], added: _Added) -> Iterator[Case]:
-    """The cases of rows whose texts hold a token."""
-    suspects = [place for first in {text[0] for text in added.ids} for place, text in enumerate(rows.texts) if first in text and added.find.search(text)]
-    return (cases[place] for place in rows.places(suspects))
-
-
-def _tokens_in(case: Case, added: _Added) -> Iterator[Problem]:
-    seen = set()
-    for path, text in _read_texts(case):
-        for found in added.find.finditer(text):
-            token = found[0]
-            if token not in seen:
-                seen.add(token)
-                message = f"{shown(token)} stands in a text; the tokenizer has it as its token {added.ids[token]}"
-                yield Problem(message=message, path=path, kind=token)
-
-
-def _read_texts(case: Case) -> Iterator[tuple[str, str]]:
-    """(path, text) of what a model reads of a row; declarations of tools are left out."""
-    for index, message in enumerate(case.messages):
-        yield case.path(index), message.content
-        for place, call in enumerate(message.tool_calls):
-            yield f"$.messages[{index}].tool_calls[{place}].function.arguments", call.arguments
-    if case.spec.objective == "dpo" and case.rejected:
-        yield "$.rejected", case.rejected[-1].content
