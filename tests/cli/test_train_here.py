@@ -65,7 +65,7 @@ def test_a_config_of_another_tool_names_the_rows(trained: Any, folder: Path) -> 
 
 def interrupted(folder: Path) -> subprocess.CompletedProcess[str]:
     """A training of many steps that got Ctrl-C once it had told of a step."""
-    words = [LORAD, "train", "rows.jsonl", "--set", "backend=stub", "--set", "epochs=20", "--set", "training.checkpoints=8", "--out", "made"]
+    words = [str(LORAD), "train", "rows.jsonl", "--set", "backend=stub", "--set", "epochs=20", "--set", "training.checkpoints=8", "--out", "made"]
     child = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + DEADLINE_S
