@@ -337,7 +337,6 @@ def _columns(asked: Asked, resolved: "Resolved | None", spec: "Spec | None") -> 
 
 
 def _validator(asked: Asked, resolved: "Resolved | None", specs: "Mapping[str, Spec]", setting: "Setting") -> "DataValidator":
-    from store.bases import length_of
     from validation import DataValidator, Limits
     from validation.context import Surroundings
     from validation.control import special_tokens
@@ -348,7 +347,7 @@ def _validator(asked: Asked, resolved: "Resolved | None", specs: "Mapping[str, S
     base = _base(asked, resolved)
     around = Surroundings(
         base=base,
-        max_length=asked.max_length or (length_of(config) if config else 0),
+        max_length=asked.max_length or (config.max_length if config else 0),
         max_overlong_share=config.training.max_overlong_share if config else Surroundings().max_overlong_share,
         references=tuple(dict.fromkeys((*(config.validation.references if config else ()), *map(os.path.abspath, asked.references)))),
         train=os.path.abspath(asked.train) if asked.train else "",

@@ -6,7 +6,7 @@ run's record says what it became and why.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from core.sections import IDENTITY, SIDECAR, Count, Section, Share, Words
 
@@ -134,6 +134,12 @@ class StageConfig(Section):
     patience: Annotated[int, Field(ge=0, le=20)] = 0
     """As training.patience, for this stage."""
 
+    @model_validator(mode="after")
+    def _only_layers_have_ranks(self) -> "StageConfig":
+        if not self.layer and (self.r or self.beside):
+            raise ValueError(f"stage {self.name!r} has r or beside and no layer; give it one: preference, memory, knowledge or skill")
+        return self
+
 
 class DistributedConfig(Section):
     """More than one GPU, more than one machine."""
@@ -148,4 +154,14 @@ class DistributedConfig(Section):
     """Ray workers."""
 
 
-Stages = Annotated[tuple[StageConfig, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+def _of_one_kind(stages: tuple[StageConfig, ...]) -> tuple[StageConfig, ...]:
+    bare, layered = ([stage.name for stage in stages if bool(stage.layer) is kind] for kind in (False, True))
+    if bare and layered:
+        raise ValueError(f"stage {bare[0]!r} has no layer while {layered[0]!r} has one; give every stage a layer, or none")
+    names = [stage.name for stage in stages]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise ValueError(f"two stages are called {twice!r}")
+    return stages
+
+
+Stages = Annotated[tuple[StageConfig, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value), AfterValidator(_of_one_kind)]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from core.abilities import require_able
+from core.abilities import ABILITIES, require_able
 from core.errors import ChildError, ConfigError
 from core.exits import ChildExit
 from core.tasks import ExitNote, TrainTask
@@ -38,11 +38,15 @@ class TrainerEngine:
         root.mkdir(parents=True, exist_ok=True)
         if not self.folder.spec.exists():
             write_spec(root, self.spec)
-        try:
-            require_able(config_of(self.spec), self.spec.backend)
-        except ConfigError as error:
-            raise ChildError(error.what, hint=error.hint, code=error.code, exit_code=ChildExit.BAD_SPEC) from None
+        if self.spec.backend in ABILITIES:  # `find` says what is wrong with another
+            self._require_able()
         backend = find(self.spec.backend)
         with full_disk(root):
             backend.train(self.spec, self.folder)
         return self.folder.results(ExitNote(code=ChildExit.DONE, ended_at=clock()))
+
+    def _require_able(self) -> None:
+        try:
+            require_able(config_of(self.spec), self.spec.backend)
+        except ConfigError as error:
+            raise ChildError(error.what, hint=error.hint, code=error.code, exit_code=ChildExit.BAD_SPEC) from None

@@ -1,33 +1,96 @@
-"""The other processes of a training that takes several.
+"""The other processes of a training that takes several: who starts them, how they find one another, how they end.
 
 Process 0 is the trainer child itself. It starts the others as trainer children of a folder each, below `ranks/`, where their
-logs and notes lie; they carry out the same spec and seal no checkpoint. They end with it (a pipe that it alone holds), and
-it ends with an error where one of them ends before its time: the daemon then goes on from the newest resume point.
+logs and notes lie; they carry out the same spec and seal nothing. They end with it (a pipe that it alone holds), and it ends
+with an error that names the one that ended before its time: the daemon then goes on from the newest resume point. Under
+torchrun every process is there already, and in a cluster they have joined before (`trainer.backends.cluster`).
 """
 
 import contextlib
-import json
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from core.config import Config
-from core.tasks import TrainTask
-from store.child import TETHER
-from store.runs import SPEC
+from core.errors import ChildError
+from core.exits import ChildExit
+from core.tasks import ExitNote, TrainTask
+from store import codec
+from store.child import CRASHED, HOLD, TETHER, clock, is_out_of_memory
+from store.runs import EXIT, LOG, SPEC
+from trainer.isolation import INHERITED
 from trainer.run import RunFolder
+from trainer.tokenfiles import TOKENS
 
 log = logging.getLogger(__name__)
 
 RANKS = "ranks"
 PLACE = "LORAD_RANK"
-"""rank/size/port, for a process that is one of several."""
+"""rank/size/port, for a process that another one started."""
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 END_S = 30.0
+LOOK_S = 0.5
+GRACE_S = 20.0  # for the first process to notice by itself that another one is gone; waiting on a GPU it does not
+PATIENCE = timedelta(days=1)  # of a process that waits for the others: one of them may rest for hours while its machine cools
+
+
+class LostProcessError(RuntimeError):
+    """A process of this training ended without a word. To the daemon it is a crash: it starts again from the newest resume point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Which of how many processes this is. `port` on this machine is where they meet; 0: as torchrun says, or not known yet."""
+
+    rank: int
+    size: int
+    port: int = 0
+    torchrun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """One process that this one has started."""
+
+    place: Place
+    folder: Path
+    child: "subprocess.Popen[bytes]"
+    pipe: int  # the end that nobody writes into: it closes as this process ends, and the other ends with it
+
+
+def rank_folder(run: Path, rank: int) -> Path:
+    """Where process `rank` of the training in the run folder `run` writes."""
+    return run / RANKS / str(rank) if rank else run
+
+
+def own_folder(run: Path) -> Path:
+    """The run folder of this process, where `run` was given to every process of torchrun. Makes it, with the spec, for all but the first."""
+    if not is_torchrun():
+        return run
+    folder = rank_folder(run, int(os.environ["RANK"]))
+    if folder != run:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run / SPEC, folder / SPEC)
+    return folder
+
+
+def is_torchrun() -> bool:
+    """Whether torchrun, or whoever sets the same variables, has started this process beside others."""
+    return all(name in os.environ for name in TORCHRUN)
+
+
+def spans_machines() -> bool:
+    """Whether torchrun has started processes on more than this machine."""
+    return is_torchrun() and os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]
 
 
 def num_processes(config: Config) -> int:
@@ -40,98 +103,74 @@ def num_processes(config: Config) -> int:
 
 @contextlib.contextmanager
 def joined(config: Config, task: TrainTask, run: RunFolder) -> Iterator[None]:
-    """This process among those of its training, for as long as the block runs. Starts them where this is the first.
+    """This process among those of its training, for as long as the block runs. Starts the others where it is the first.
 
-    Does nothing where one process is enough, and where torch has joined a group already (under torchrun, or in a cluster).
+    Does nothing where one process is enough, and where torch has joined a group already (in a cluster). Raises ChildError
+    with the words of another process that failed, LostProcessError for one that ended without a word.
     """
     import torch.distributed as dist
 
-    if dist.is_initialized():
+    place = _place_here(config)
+    if place.size == 1 or dist.is_initialized():
         yield
         return
-    place = os.environ.get(PLACE)
-    size = num_processes(config)
-    if place is None and size == 1:
-        yield
-        return
-    rank, size, port = (int(part) for part in place.split("/")) if place else (0, size, _free_port())
-    followers = [] if place else [_start(run.root, number, size, port) for number in range(1, size)]
+    followers: list[Follower] = []
+    is_over = threading.Event()
     try:
-        _join(rank, size, port)
+        _join(place, config, task, run, followers)
+        threading.Thread(target=_watch, args=(followers, run, is_over), name="followers", daemon=True).start()
         yield
-    except BaseException:
-        if reason := _first_failure(run.root):
-            log.error("%s", reason)
-        for child in followers:
-            child.kill()
+    except BaseException as error:
+        is_over.set()
+        if (lost := _why_lost(error, followers)) is not None:
+            raise lost from error
+        for follower in followers:
+            follower.child.kill()
         raise
     finally:
+        is_over.set()
         if dist.is_initialized():
             dist.destroy_process_group()
         _end(followers)
 
 
-def _join(rank: int, size: int, port: int) -> None:
+def _place_here(config: Config) -> Place:
+    if told := os.environ.get(PLACE):
+        rank, size, port = (int(part) for part in told.split("/"))
+        return Place(rank=rank, size=size, port=port)
+    if is_torchrun():
+        return Place(rank=int(os.environ["RANK"]), size=int(os.environ["WORLD_SIZE"]), torchrun=True)
+    return Place(rank=0, size=num_processes(config))
+
+
+def _join(place: Place, config: Config, task: TrainTask, run: RunFolder, followers: list[Follower]) -> None:
+    """Meet the other processes; those that this one starts are put into `followers`."""
     import torch
     import torch.distributed as dist
 
-    gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.set_device(rank % torch.cuda.device_count())
-    dist.init_process_group("nccl" if gpu else "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
-    log.info("process %d of %d (%s)", rank + 1, size, dist.get_backend())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _start(root: Path, rank: int, size: int, port: int) -> "subprocess.Popen[bytes]":
-    folder = root / RANKS / str(rank)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(root / SPEC, folder / SPEC)
-    reading, writing = os.pipe()  # the other end closes with this process
-    os.set_inheritable(reading, True)
-    environment = os.environ | {PLACE: f"{rank}/{size}/{port}", TETHER: str(reading)}
-    with open(folder / "log.txt", "ab") as told:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "trainer", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=told,
-            stderr=told,
-            env=environment,
-            pass_fds=(reading,),
-            start_new_session=True,
-        )
-    os.close(reading)
-    _held.append(writing)
-    return child
-
-
-_held: list[int] = []
-"""Ends of pipes that nobody writes into: they close as this process ends, and the others end with them."""
-
-
-def _end(followers: list["subprocess.Popen[bytes]"]) -> None:
-    for child in followers:
-        try:
-            child.wait(END_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    for pipe in _held:
-        os.close(pipe)
-    _held.clear()
-
-
-def _first_failure(root: Path) -> str:
-    """What the others say about their end: the first reason that is no success; empty where there is none."""
-    for path in sorted((root / RANKS).glob("*/exit.json")):
-        with contextlib.suppress(OSError, ValueError):
-            note = json.loads(path.read_bytes())
-            if note.get("code"):
-                return f"process {path.parent.name}: {note.get('reason', '')}"
-    return ""
+    local = int(os.environ.get("LOCAL_RANK", place.rank)) if place.torchrun else place.rank
+    gpus = torch.cuda.device_count()
+    if gpus:
+        if local >= gpus or (not place.torchrun and place.size > gpus):
+            raise ChildError(
+                f"{place.size} processes are asked for and {gpus} GPUs are there",
+                hint="set distributed.processes to the number of GPUs, or to 0",
+                code="TOO_FEW_GPUS",
+                exit_code=ChildExit.BAD_SPEC,
+            )
+        torch.cuda.set_device(local)
+    elif not config.training.threads:
+        torch.set_num_threads(max(1, torch.get_num_threads() // place.size))
+    how: dict[str, Any] = {"rank": place.rank, "world_size": place.size, "timeout": PATIENCE}
+    if not place.torchrun:
+        loopback = "lo0" if sys.platform == "darwin" else "lo"
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, loopback)
+        store = dist.TCPStore("127.0.0.1", place.port, place.size, is_master=not place.rank, wait_for_workers=False)
+        if not place.rank:
+            followers += [_start(replace(place, rank=rank, port=store.port), task, run) for rank in range(1, place.size)]
+        how["store"] = store
+    run.beat()
+    _wait_for_start(followers, how)
+    dist.init_process_group("nccl" if gpus else "gloo", **how)
+    log.info("process %d of %d (%s)", place.rank + 1, place.size, dist.get_backend())

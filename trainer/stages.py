@@ -32,11 +32,6 @@ class Stage:
     min_gain: float = 0.0
     patience: int = 0
 
-    @property
-    def frozen(self) -> int:
-        """Ranks of earlier layers, which stay as they are."""
-        return self.ranks[0]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedPlan:
@@ -61,11 +56,8 @@ class StagedPlan:
 
     def stage_of(self, step: int) -> tuple[Stage, int]:
         """The stage of a step, and the steps before that stage."""
-        found = self.stages[0], 0
-        for before, stage in self._placed():
-            if before < step:
-                found = stage, before
-        return found
+        before, stage = next(placed for placed in reversed(self._placed()) if placed[0] < step)
+        return stage, before
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, by its stage."""
@@ -86,26 +78,19 @@ class StagedPlan:
 
 
 def staged_plan(config: Config, rows: Sequence[Row]) -> StagedPlan:
-    """The plan of a training over `rows`; without stages in the config it is one stage over all of them.
+    """The plan of a training over `rows`; without stages in the config it is one stage over all of them, and no row is looked at.
 
-    Raises ChildError BAD_DATA where a stage gets no row, BAD_SPEC where stages with and without a layer are mixed.
+    Raises ChildError BAD_DATA where a stage gets no row.
     """
-    stages = config.stages or (StageConfig(name="all"),)
-    layered = [stage for stage in stages if stage.layer]
-    if layered and len(layered) != len(stages):
-        bare = next(stage.name for stage in stages if not stage.layer)
-        raise ChildError(
-            f"stage {bare!r} has no layer while {layered[0].name!r} has one",
-            hint="give every stage a layer (preference, memory, knowledge, skill), or none",
-            code="STAGE_LAYERS",
-            exit_code=ChildExit.BAD_SPEC,
-        )
+    if not config.stages:
+        alone = Stage(name="all", rows=range(len(rows)), plan=Plan.of(config, len(rows)), ranks=(0, config.lora.r), patience=config.training.patience)
+        return StagedPlan(stages=(alone,))
     left, made, rank = list(range(len(rows))), [], 0
-    for stage in stages:
+    for stage in config.stages:
         mine = _taken(stage, left, rows, config.training.seed)
         taken = set(mine)
         left = [place for place in left if place not in taken]
-        first, rank = (rank, rank + (stage.r or config.lora.r)) if stage.layer else (0, stage.r or config.lora.r)
+        first, rank = (rank, rank + (stage.r or config.lora.r)) if stage.layer else (0, config.lora.r)
         made.append(_stage(stage, config, mine, (first, rank)))
     return StagedPlan(stages=tuple(made))
 

@@ -47,8 +47,8 @@ def main() -> None:
             return SequentialSampler(self.train_dataset if dataset is None else dataset)
 
     rows = json.loads((root / "order.json").read_text())
-    chats = [json.loads((root / "rows.jsonl").read_text().splitlines()[line - 1])["messages"] for line, _, _ in rows]
-    data = Dataset.from_list([{"prompt": chat[:-1], "completion": chat[-1:]} for chat in chats])
+    # Tokens and labels as lorad made them: TRL's own would also learn the line break behind each answer's end.
+    data = Dataset.from_list([{"input_ids": ids, "labels": [ids[place] if place in learnt else -100 for place in range(len(ids))]} for _, ids, learnt in rows])
     common: dict[str, Any] = {"output_dir": str(root / setting), "per_device_train_batch_size": 8, "num_train_epochs": 1, "max_length": 512}
     common |= {"learning_rate": 2e-4, "lr_scheduler_type": "constant", "logging_steps": 1, "save_strategy": "no", "report_to": "none", "seed": 0}
     common |= {"use_cpu": True, "disable_tqdm": True, "dataloader_pin_memory": False}

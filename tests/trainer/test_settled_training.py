@@ -1,12 +1,15 @@
 """A training settles what nobody set, writes down why, and can find its learning rate by itself."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from trainer_cases import progress_of, questions, results_of
 
 from core.config import Config, resolve
@@ -61,6 +64,23 @@ def test_an_adapter_to_go_on_from_gives_its_shape(task: Any, tmp_path: Path) -> 
     assert (facts.from_incumbent, facts.start_rank, facts.start_alpha) == (True, 4, 12)
 
 
+def test_a_training_goes_on_from_an_adapter_and_refuses_one_of_another_base(task: Any, run_in: RunIn, tmp_path: Path) -> None:
+    first, second = run_in("first"), run_in("second")
+    anew = task(learning_rate=2e-2, batch_size=4, lora={"r": 4}, training={"max_steps": 6})
+    note = TrainerEngine(anew, first).run()
+    start = first.root / note.candidates[-1].path
+    TrainerEngine(replace(anew, start=str(start)), second).run()
+    began, went_on = (progress_of(run)[0]["loss"] for run in (first, second))
+    assert went_on < began - 0.1
+    assert read_settings(second.root)["values"]["lora.r"]["why"] == "that of the adapter that it goes on from"
+
+    shutil.copytree(start, tmp_path / "other")
+    save_file({"base_model.model.strange.lora_A.weight": torch.zeros(4, 9)}, tmp_path / "other" / "adapter_model.safetensors")
+    with pytest.raises(ChildError) as caught:
+        TrainerEngine(replace(anew, start=str(tmp_path / "other")), run_in("third")).run()
+    assert (caught.value.code, caught.value.exit_code) == ("ADAPTER_UNFIT", ChildExit.BAD_SPEC)
+
+
 def test_scoring_reads_rows_no_longer_than_training_did(task: Any, tiny_base: Path) -> None:
     assert config_of(task()).max_length == 256, "of both, by the base"
     assert config_of(task(max_length=64)).max_length == 64
@@ -76,7 +96,6 @@ def test_a_job_that_the_backend_cannot_do_is_refused_before_anything_is_loaded(t
 
 
 def test_the_engine_makes_its_folder_and_peft_loads_what_it_leaves(task: Any, tiny_folder: Path, tmp_path: Path) -> None:
-    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

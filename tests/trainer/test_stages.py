@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from core.config import Config
-from core.errors import ChildError
+from core.config import Config, resolve
+from core.errors import ChildError, ConfigError
 from rendering.rows import Row
 from rendering.specs import Message
-from trainer.backends.layers import FrozenRanks, Layer, joined
+from trainer.backends.staging import Staging
 from trainer.stages import StagedPlan, staged_plan
 
 
@@ -65,54 +65,77 @@ def test_a_stage_without_a_row_is_named() -> None:
         planned([{"name": "facts", "where": {"kind": "fact"}}], rows(10))
 
 
-def test_stages_with_and_without_a_layer_do_not_mix() -> None:
-    with pytest.raises(ChildError, match="'b' has no layer"):
-        planned([{"name": "a", "share": 0.5, "layer": "skill"}, {"name": "b"}], rows(10))
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ([{"name": "a", "share": 0.5, "layer": "skill"}, {"name": "b"}], "'b' has no layer"),
+        ([{"name": "a", "r": 8}], "'a' has r or beside"),
+        ([{"name": "a", "share": 0.5}, {"name": "a"}], "two stages are called 'a'"),
+    ],
+)
+def test_stages_that_contradict_one_another_are_a_mistake_of_the_config(stages: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        resolve({"config.json": {"stages": stages}})
 
 
-def layer(rank: int, scale: float) -> Layer:
-    names = {"m.q_proj.lora_A.weight": torch.randn(rank, 6), "m.q_proj.lora_B.weight": torch.randn(5, rank)}
-    return Layer(weights=names, scale=scale)
-
-
-def output(weights: Any, scale: float, x: torch.Tensor) -> torch.Tensor:
-    a, b = weights["m.q_proj.lora_A.weight"], weights["m.q_proj.lora_B.weight"]
-    return scale * (x @ a.T) @ b.T
-
-
-def test_two_adapters_side_by_side_are_one_of_both_ranks() -> None:
+def weights() -> dict[str, torch.nn.Parameter]:
+    """An adapter of rank 5, 6 inputs and 4 outputs, after some training."""
     torch.manual_seed(0)
-    first, second, x = layer(4, 2.0), layer(3, 0.5), torch.randn(7, 6)
-    both = joined([first, second], 2.0)
-    assert both["m.q_proj.lora_A.weight"].shape == (7, 6)
-    assert torch.allclose(output(both, 2.0, x), output(first.weights, 2.0, x) + output(second.weights, 0.5, x), atol=1e-6)
+    return {"m.q_proj.lora_A.default.weight": torch.nn.Parameter(torch.randn(5, 6)), "m.q_proj.lora_B.default.weight": torch.nn.Parameter(torch.randn(4, 5))}
 
 
-def test_joining_at_one_scale_copies_every_number() -> None:
-    torch.manual_seed(0)
-    first, second = layer(4, 2.0), layer(3, 2.0)
-    both = joined([first, second], 2.0)
-    assert torch.equal(both["m.q_proj.lora_B.weight"][:, 4:], second.weights["m.q_proj.lora_B.weight"])
+A, B = weights()
 
 
-def test_adapters_of_other_modules_do_not_join() -> None:
-    with pytest.raises(ValueError, match="other modules"):
-        joined([layer(4, 1.0), Layer(weights={"m.k_proj.lora_A.weight": torch.zeros(1, 1)}, scale=1.0)], 1.0)
+def two_layers(beside: bool = False) -> StagedPlan:
+    return planned([{"name": "k", "share": 0.5, "layer": "knowledge", "r": 2}, {"name": "s", "layer": "skill", "r": 3, "beside": beside}], rows(40))
 
 
-def test_frozen_ranks_stay_bit_for_bit_while_the_others_learn() -> None:
-    torch.manual_seed(0)
-    params = {name: torch.nn.Parameter(tensor) for name, tensor in layer(5, 1.0).weights.items()}
-    before = {name: param.detach().clone() for name, param in params.items()}
-    frozen = FrozenRanks(params, 2)
+def learn(staging: Staging, params: dict[str, torch.nn.Parameter], steps: range) -> None:
     optimizer = torch.optim.AdamW(params.values(), lr=0.1, weight_decay=0.1)
-    for _ in range(3):
+    for step in steps:
+        staging.enter(step)
         sum(((param - 1) ** 2).sum() for param in params.values()).backward()  # type: ignore[union-attr]
-        frozen.cut_gradients()
+        staging.cut_gradients()
         optimizer.step()
         optimizer.zero_grad()
-        frozen.restore()
-    a, b = params["m.q_proj.lora_A.weight"], params["m.q_proj.lora_B.weight"]
-    assert torch.equal(a[:2], before["m.q_proj.lora_A.weight"][:2])
-    assert torch.equal(b[:, :2], before["m.q_proj.lora_B.weight"][:, :2])
-    assert not torch.equal(a[2:], before["m.q_proj.lora_A.weight"][2:])
+        staging.put_back()
+
+
+def test_a_layer_learns_and_the_others_stay_bit_for_bit() -> None:
+    params = weights()
+    before = {name: param.detach().clone() for name, param in params.items()}
+    learn(Staging(two_layers(), params), params, range(3, 5))
+    assert torch.equal(params[A][:2], before[A][:2])
+    assert torch.equal(params[B][:, :2], before[B][:, :2])
+    assert not torch.equal(params[A][2:], before[A][2:])
+    assert not torch.equal(params[B][:, 2:], before[B][:, 2:])
+
+
+def test_the_first_layer_leaves_the_ranks_of_the_later_ones_alone() -> None:
+    params = weights()
+    before = params[B].detach().clone()
+    learn(Staging(two_layers(), params), params, range(1, 3))
+    assert torch.equal(params[B][:, 2:], before[:, 2:])
+    assert not torch.equal(params[B][:, :2], before[:, :2])
+
+
+def test_a_layer_beside_the_others_is_trained_without_them_and_written_with_them() -> None:
+    params = weights()
+    before = params[B].detach().clone()
+    staging = Staging(two_layers(beside=True), params)
+    staging.enter(3)
+    assert not params[B][:, :2].any()
+    learn(staging, params, range(3, 5))
+    with staging.whole():
+        with staging.whole():
+            assert torch.equal(params[B][:, :2], before[:, :2])
+        assert torch.equal(params[B][:, :2], before[:, :2])
+    assert not params[B][:, :2].any()
+
+
+def test_layers_side_by_side_add_up_to_the_sum_of_their_outputs() -> None:
+    params, x = weights(), torch.randn(7, 6)
+    a, b = params[A], params[B]
+    apart = (x @ a[:2].T) @ b[:, :2].T + (x @ a[2:].T) @ b[:, 2:].T
+    assert torch.allclose((x @ a.T) @ b.T, apart, atol=1e-5)

@@ -19,6 +19,7 @@ from store import codec
 from store.child import Stopped
 from store.seals import check_seal
 from trainer import __main__ as child_main
+from trainer import engine
 from trainer.backends import BACKENDS
 from trainer.run import RunFolder
 
@@ -143,7 +144,7 @@ def test_an_unknown_backend_names_the_known_ones(stub_task: Callable[..., TrainT
     run = run_in("01-train", stub_task(backend="abacus"))
     assert child_main.main([str(run.root)]) == ChildExit.BAD_SPEC
     assert "'abacus'" in note_of(run).reason
-    assert note_of(run).hint == "known are peft, stub"
+    assert note_of(run).hint == "known are mlx, peft, stub, unsloth"
 
 
 def test_a_missing_base_says_how_to_get_it(stub_task: Callable[..., TrainTask], run_in: RunIn, tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_every_failure_has_its_exit_code(
         def train(self, task: TrainTask, run: RunFolder) -> None:
             raise error
 
-    monkeypatch.setattr(child_main, "find", lambda name: Failing())
+    monkeypatch.setattr(engine, "find", lambda name: Failing())
     run = run_in("01-train", stub_task())
     assert child_main.main([str(run.root)]) == code
     note = note_of(run)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import BitsAndBytesConfig
 
@@ -88,3 +89,17 @@ def put_trained_weights(model: Any, folder: Path) -> None:
     tied = set(model._tied_weights_keys or ())  # transformers writes one of two that share their numbers
     if strange := [*seen.unexpected_keys, *(name for name in seen.missing_keys if name not in tied)]:
         raise ValueError(f"{len(strange)} weights are missing or unknown, the first is {strange[0]!r}")
+
+
+def put_start(model: Any, folder: Path) -> None:
+    """Begin with the weights of an earlier training. Raises ChildError ADAPTER_UNFIT where they are of another base, shape or method."""
+    try:
+        put_trained_weights(model, folder)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        words = str(error).strip().splitlines()
+        raise ChildError(
+            f"the training cannot go on from {str(folder)!r}: {words[0] if words else type(error).__name__}",
+            hint="go on from an adapter of this base, with the same layers and rank, or start from the base",
+            code="ADAPTER_UNFIT",
+            exit_code=ChildExit.BAD_SPEC,
+        ) from None

@@ -67,11 +67,13 @@ class RandomStates:
 
 @dataclass(slots=True)
 class Best:
-    """The best dev loss of the checkpoints so far, and how many came after it."""
+    """The best dev loss of a stage's checkpoints so far, and how many came after it."""
 
     dev_loss: float | None = None
     step: int = 0
     since: int = 0
+    began: float | None = None
+    """The dev loss as the stage began, where its success is measured by it."""
 
     def see(self, dev_loss: float | None, step: int) -> None:
         """A checkpoint was judged. Without a dev loss the newest counts as the best."""

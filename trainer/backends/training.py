@@ -25,7 +25,7 @@ from trainer.backends.batches import Cut, micro_batches
 from trainer.backends.devicememory import gauge_of, pass_bytes_per_token
 from trainer.backends.families import forward_for
 from trainer.backends.lora import fuse
-from trainer.backends.methods import new_trainee, put_trained_weights, write_trainee
+from trainer.backends.methods import new_trainee, put_start, put_trained_weights, write_trainee
 from trainer.backends.model import choose_place, device_memory_mb, device_name, use_threads
 from trainer.backends.optimizer import optimizer_for
 from trainer.backends.preference import objective_for
@@ -56,6 +56,8 @@ class Training:
         self.base_name = read_base(base).name
         RandomStates.seed(setup.config.training.seed)
         self.model = new_trainee(base, choose_place(), setup.config)
+        if setup.task.start:
+            put_start(self.model, Path(setup.task.start))
         run.rows, run.longest = len(setup.train.kept), setup.train.totals.longest
         run.device = device_name(self.model.device)
         fuse(self.model)

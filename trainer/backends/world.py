@@ -2,19 +2,33 @@
 
 Every process makes the same plan from the same spec; of the rows of a step each takes every n-th, divides by the weight of
 all of them, and the sums are added up before the gradient is clipped. So n processes make the steps that one would make, up
-to the order in which floats are added. Process 0 is the trainer child that the daemon started; it alone writes checkpoints.
+to the order in which floats are added. What decides how a step goes on (a stop, a want of memory, a loss that is no number)
+is agreed upon once, after its gradients: no process waits for one that has left. Process 0 alone writes checkpoints.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
-log = logging.getLogger(__name__)
+from core.errors import ChildError
+from trainer.backends.resume import RandomStates
+from trainer.follower import rank_folder
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the gradients of a step came out: in one process, or agreed upon by all."""
+
+    loss: float = 0.0
+    stopped: bool = False
+    ran_out: bool = False
+    error: ChildError | None = None
 
 
 class World:
@@ -37,6 +51,14 @@ class World:
         """This process's part: every n-th."""
         return items if self.size == 1 else items[self.rank :: self.size]
 
+    def folder(self, run: Path) -> Path:
+        """Where this process writes below the run folder of the first."""
+        return rank_folder(run, self.rank)
+
+    def seed_step(self, seed: int, step: int) -> RandomStates | None:
+        """Put the generators to where this step of this process begins, so that a resumed training draws the same. None for one alone: it goes on."""
+        return None if self.size == 1 else RandomStates.seed(((seed * 1_000_003 + step) * 4099 + self.rank) % (1 << 63))
+
     def add_gradients(self, params: Iterable[torch.nn.Parameter]) -> None:
         """Put the sum over all processes into every gradient, in one message; a gradient that is missing counts as zero."""
         if self.size == 1:
@@ -53,6 +75,13 @@ class World:
             param.grad.copy_(flat[start : start + param.numel()].view_as(param))
             start += param.numel()
 
+    def agree(self, own: Outcome) -> Outcome:
+        """What all processes together came to: the sum of their losses, and whatever happened to any of them."""
+        if self.size == 1:
+            return own
+        loss, stopped, ran_out, failed = self.total(own.loss, own.stopped, own.ran_out, own.error is not None)
+        return Outcome(loss=loss, stopped=stopped > 0, ran_out=ran_out > 0, error=self._first_error(own.error) if failed else None)
+
     def total(self, *values: float) -> tuple[float, ...]:
         """Sums over all processes, in float64."""
         if self.size == 1:
@@ -65,10 +94,19 @@ class World:
         """Whether it is so in any of the processes."""
         return flag if self.size == 1 else self.total(float(flag))[0] > 0
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.size > 1:
-            dist.barrier()
+    def most(self, value: int) -> int:
+        """The largest of all processes' values."""
+        if self.size == 1:
+            return value
+        found = torch.tensor([value], device=self._device())
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def _first_error(self, own: ChildError | None) -> ChildError | None:
+        """The error of the first process that has one, so that all end with the same words."""
+        errors: list[ChildError | None] = [None] * self.size
+        dist.all_gather_object(errors, own)
+        return next((error for error in errors if error is not None), None)
 
     def _device(self) -> str:
         return "cuda" if dist.get_backend() == "nccl" else "cpu"
