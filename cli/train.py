@@ -35,13 +35,14 @@ def train(file: Path, settings: tuple[str, ...], config: str | None, out: Path |
     resume point; --resume goes on from it. Exit 0 trained, 1 failed, 2 the rows were refused, 3 wrong usage, 130 stopped.
     """
     from cli.foreground import train as carry_out
+    from daemon.cores import threads_for
 
     say = _Teller(shows=output != "json")
     rows, resolved = _resolved(file, settings, config, auto)
     folder = (out or Path(f"{rows.name.removesuffix('.jsonl')}.adapter")).absolute()
     task = _resumed(rows, folder, is_changed=bool(settings or auto or start)) if resume else _task(rows, resolved, folder, start, say)
     say.line(f"training on {task.backend}; the work lies in {folder}")
-    trained = carry_out(task, folder, resolved.config.training.threads, say.progress)
+    trained = carry_out(task, folder, threads_for(resolved.config), say.progress)
     say.end()
     told = _told(trained, folder)
     if output == "json":

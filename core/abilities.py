@@ -44,7 +44,7 @@ ABILITIES: dict[str, Abilities] = {
         stages=True,
         many_processes=True,
     ),
-    "mlx": Abilities(methods=frozenset({"lora"}), objectives=frozenset({"sft"}), optimizers=frozenset({"adamw"})),
+    "mlx": Abilities(methods=frozenset({"lora"}), objectives=frozenset({"sft"}), optimizers=frozenset({"adamw"}), packing=False),
     "stub": Abilities(
         methods=frozenset({"lora", "qlora", "full"}),
         objectives=frozenset({"sft", "dpo", "kto", "orpo"}),

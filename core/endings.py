@@ -50,7 +50,12 @@ def code_of(child: ChildSeen) -> int | None:
 
 def was_killed(child: ChildSeen) -> bool:
     """Whether somebody else killed it: it said nothing, and this daemon sent no KILL."""
-    return child.note is None and child.signal == SIGKILL and not child.killed
+    return child.note is None and child.signal == SIGKILL and not child.killed and not _fell_with_its_parent(child)
+
+
+def _fell_with_its_parent(child: ChildSeen) -> bool:
+    """Whether the warm trainer was ended under it, by anything but want of memory."""
+    return child.parent_lost and not child.memory_kill
 
 
 def ran_out_of_memory(child: ChildSeen) -> bool:
@@ -83,6 +88,8 @@ def cause(child: ChildSeen) -> str:
     if child.note is not None:
         return child.note.reason or f"the {kind} child ended with {child.note.code}"
     log = f"see runs/…/{child.ref.run}/log.txt"
+    if _fell_with_its_parent(child):
+        return f"the {kind} child ended with the warm trainer that had started it, which somebody killed; {log}"
     if child.signal:
         return f"the {kind} child was ended by {_name(child.signal)}; {log}"
     if child.status is not None:

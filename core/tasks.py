@@ -168,6 +168,7 @@ class ChildSeen:
     killed: bool = False  # ended: this daemon sent KILL
     hung: str = ""  # ended: the silence for which this daemon ended it, in words
     stack: tuple[str, ...] = ()  # hung: where it stood, innermost first
+    parent_lost: bool = False  # ended: with the warm trainer that had forked it
     memory_kill: bool = False  # ended: the kernel counted a kill for want of memory while it ran
     checkpoint: str | None = None  # newest sealed resume point of the job, relative to runs/<job>/
     candidates: tuple[Candidate, ...] = ()  # sealed checkpoints of all the job's training runs

@@ -2,7 +2,8 @@
 
 A child has a session of its own and dies with the daemon (see `daemon.machine`). A child that needs a slot inherits the
 slot's flock: the daemon closes its own copy, so the lock is free exactly when no child lives. Its environment names the
-slot's device and its hold file; its signs of life are watched by `daemon.vigil`.
+slot's device and its hold file; its signs of life are watched by `daemon.vigil`. Trainers are forked by the warm trainer
+where one is ready (`daemon.warming`), under the same guarantees.
 
 How a child ends: by itself; by TERM, when it is asked to stop; by KILL of its whole session after a hang (10 s after the
 TERM) or when a person insists (the second TERM of the daemon). Whatever it has started ends with it.
@@ -29,15 +30,19 @@ from core.records import ChildRef
 from core.tasks import ChildSeen
 from daemon import machine
 from daemon.clock import monotonic_s
+from daemon.cores import cores_here
 from daemon.devices import Devices
 from daemon.vigil import Ending, Vigil
+from daemon.warming import WarmChild, WarmTrainer
 from store.child import HOLD
 from store.locks import is_locked, take_lock
+from store.orders import Order
 from store.paths import Home
 from store.runs import LOG
 
 log = logging.getLogger(__name__)
 
+TRAINER = ["trainer"]
 REFUSED_S = 5.0  # after a start that the machine refused (no memory, no process, no disk) the slots wait: each try leaves a run folder
 MOST_ENDED = 1000  # ends that are remembered; a look or two after it each is in the job's facts
 NEVER_STARTED = {"status": int(ChildExit.STOPPED)}  # what is seen of a child that this daemon could not start: no attempt
@@ -48,7 +53,7 @@ class Running:
     """A child that this daemon started."""
 
     run: str
-    process: subprocess.Popen[bytes]
+    process: machine.Process
     slot: int | None
     vigil: Vigil
     kills_before: int | None  # memory kills that the kernel had counted at its start
@@ -75,6 +80,8 @@ class Children:
         self._running: dict[str, Running] = {}
         self._ended: dict[str, Ended] = {}
         self._refused_at_s = float("-inf")
+        self.warm = WarmTrainer(home, spawn)
+        """Forks trainers within a moment, while `keep` is called every tick."""
 
     def start(self, job: str, run: Path, words: list[str], slot: int | None, threads: int) -> None:
         """Start `python -m WORDS RUN` with its log in the run folder. Raises LockHeldError where the slot is taken, OSError
@@ -86,7 +93,10 @@ class Children:
                 held = (lock,) if lock is not None else ()
                 environment = self._environment(slot)
                 threads = self._devices.threads(slot, threads) if slot is not None else threads
-                process = spawn([*words, str(run)], stdout=logfile, pass_fds=held, threads=threads, environment=environment)
+                order = Order(run=str(run), threads=threads or cores_here(), environment=environment)
+                process: machine.Process | None = self.warm.start(order, (logfile.fileno(), *held)) if words == TRAINER else None
+                if process is None:
+                    process = spawn([*words, str(run)], stdout=logfile, pass_fds=held, threads=threads, environment=environment)
             self._ended.pop(job, None)
             self._running[job] = Running(run=run.name, process=process, slot=slot, vigil=Vigil(run), kills_before=kills_before)
             if lock is not None:
@@ -178,7 +188,8 @@ class Children:
         for child in self._running.values():
             if machine.end_group(child.process) is None:
                 child.killed = True
-                os.killpg(child.process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.process.pid, signal.SIGKILL)
             if child.ending is not None:
                 child.ending.close()
 
@@ -197,6 +208,7 @@ def _ended(child: Running, status: int) -> Ended:
         "killed": child.killed or (ending is not None and ending.killed),
         "hung": ending.why if ending is not None else "",
         "stack": ending.stack() if ending is not None else (),
+        "parent_lost": isinstance(child.process, WarmChild) and child.process.parent_lost,
         "memory_kill": kills is not None and child.kills_before is not None and kills > child.kills_before,
     }
     return Ended(run=child.run, seen=seen)

@@ -26,6 +26,7 @@ from core.estimate import shape_of
 from core.facts import DeviceSeen
 from daemon import machine
 from daemon.clock import monotonic_s
+from daemon.cores import cores_here, serving_is_here
 from store.bases import described_base
 from store.paths import Home
 
@@ -79,7 +80,7 @@ class MachineSensors:
     def __init__(self) -> None:
         self._nvml: Any = None
         try:
-            import pynvml  # type: ignore[import-untyped]
+            import pynvml
 
             pynvml.nvmlInit()
             self._nvml = pynvml
@@ -200,10 +201,12 @@ class Devices:
     _found: tuple[Device, ...] = ()
     _cpu: Device = Device(name="cpu")
     _need: tuple[object, int | None] = (None, None)
+    _shares: bool = False  # serving runs here
 
     def look(self, config: Config, own: Callable[[], Collection[int]]) -> tuple[DeviceSeen, ...]:
         """The device of each slot. `own` gives the processes that are ours; asked for only where somebody holds a GPU."""
-        self._refresh()
+        if self._refresh():
+            self._shares = serving_is_here(config)
         need = self.need_bytes(config)
         return tuple(self._seen(slot, config, need, own) for slot in range(self.slots))
 
@@ -219,8 +222,15 @@ class Devices:
         return {VISIBLE: device.uuid} if device.uuid else {}
 
     def threads(self, slot: int, wanted: int) -> int:
-        """CPU threads of a child in this slot: as configured, else its share of the cores; 0 leaves it to the child."""
-        return wanted or (max(1, (os.cpu_count() or 1) // self.slots) if self.slots > 1 else 0)
+        """CPU threads of a child in this slot: as configured, else its share of the cores; 0 leaves it to the child.
+
+        One core is left to serving while it runs on this machine.
+        """
+        if wanted:
+            return wanted
+        if self._shares:
+            return max(1, (cores_here() - 1) // self.slots)
+        return max(1, (os.cpu_count() or 1) // self.slots) if self.slots > 1 else 0
 
     def need_bytes(self, config: Config) -> int | None:
         """Memory that one training takes, by estimate; None where the base is not there, or does not tell its shape."""
@@ -229,16 +239,18 @@ class Devices:
             self._need = (key, _need_bytes(config, gpu=bool(self._found and self._found[0].uuid)))
         return self._need[1]
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> bool:
+        """Whether the time had come to read anew."""
         now = monotonic_s()
         if now - self._read_at_s < READ_EVERY_S:
-            return
+            return False
         self._read_at_s = now
         self._cpu = self.sensors.cpu()
         found = tuple(_visible(self.sensors.gpus(), os.environ.get(VISIBLE))) or (self._cpu,)
         if self._found and self._found[0].uuid and not found[0].uuid:
-            return  # the driver has lost its cards for now: a running child must not be told that it moved to the CPU
+            return True  # the driver has lost its cards for now: a running child must not be told that it moved to the CPU
         self._found = found
+        return True
 
     def _seen(self, slot: int, config: Config, need: int | None, own: Callable[[], Collection[int]]) -> DeviceSeen:
         device, held = self.of(slot), self._held(slot)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -188,7 +188,23 @@ def _pipe() -> int:
     return reading
 
 
-def end_group(process: "subprocess.Popen[bytes]") -> int | None:
+class Process(Protocol):
+    """A child to be watched and ended: a `subprocess.Popen`, or one that the warm trainer forked."""
+
+    pid: int
+    returncode: Any  # int once it has ended, None before
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal; None while it lives."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it, unless the child has ended."""
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+
+
+def end_group(process: Process) -> int | None:
     """The exit status once the child has ended, None before; whatever is left of its session is killed first.
 
     The child is looked at before it is reaped: until then its number, and so that of its group, belongs to nobody else.

@@ -34,6 +34,7 @@ from daemon.pids import PIDManager, end_orphans
 from daemon.reload import Reloader, write_in_force
 from daemon.snapshots import SnapshotService
 from daemon.status import Status
+from daemon.warming import wanted
 from daemon.watcher import FileWatcher
 from daemon.worker import BackgroundWorker, Chore
 from store.commands import sweep_answers
@@ -211,6 +212,7 @@ class Loop:
         self.links.close()
         self.worker.close()
         self.children.kill_all()
+        self.children.warm.close()
 
     def tick(self) -> int:
         """Observe, decide, apply. Returns how many steps were applied; a failed step is told and decided again."""
@@ -234,12 +236,13 @@ class Loop:
         self._guarded("reloading the config", lambda: self.reloader.reload(clock.now()))
 
     def _keep_children(self) -> None:
-        """Let the gate and the links live. Raises OSError where no process or file is to be had: the next tick tries again."""
+        """Let the gate, the links and the warm trainer live. Raises OSError where no process or file is to be had: the next tick tries again."""
         if not self.gates.new.is_busy():
             self.gates.new.ensure()
         if not self.gates.background.is_busy() and not self.index.unproven:
             self.gates.background.close()
         self.links.ensure()
+        self.children.warm.keep(wanted(self.index))
 
     def _apply(self, steps: tuple[Step, ...], now: datetime) -> int:
         """Apply the steps in order. After a failure, later steps about the same job or drop wait for the next tick; so does

@@ -88,7 +88,7 @@ def _mark(path: Path) -> tuple[int, int]:
 class Ending:
     """The end of a child that hangs: its stack is saved, then TERM, after 10 s KILL. `turn` goes on with it every tick."""
 
-    def __init__(self, run: Path, process: "subprocess.Popen[bytes]", why: str) -> None:
+    def __init__(self, run: Path, process: machine.Process, why: str) -> None:
         self.why = why
         self.killed = False
         self._run = run
@@ -109,7 +109,8 @@ class Ending:
                 self._process.send_signal(signal.SIGCONT)  # one that is held still could not obey
         elif now - self._term_at_s > KILL_AFTER_S and not self.killed:
             self.killed = True
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # one whose warm trainer is gone has no number of its own in the end
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the stack reader, if it still runs. One that the kernel holds beside the child it reads is not waited for."""

@@ -13,6 +13,7 @@ from typing import Any
 
 MOST_BYTES = 1 << 16  # of a message
 MOST_FILES = 2
+NO_PROCESS = 0  # as the pid of Started: the machine gave none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from store.child import HOLD, clock, log_to_stderr, run_child
 from trainer.backends import find
 from trainer.embedding import embed
 from trainer.engine import TrainerEngine
+from trainer.follower import own_folder
 from trainer.isolation import Network, leave_network
 from trainer.run import RunFolder
 from trainer.space import full_disk
@@ -71,7 +72,7 @@ def main(arguments: list[str], *, in_own_process: bool = False) -> int:
         log.error("usage: python -m trainer <run folder>")
         return USAGE
     hold = os.environ.get(HOLD)
-    run = RunFolder(Path(arguments[0]).absolute(), hold=Path(hold) if hold else None)
+    run = RunFolder(own_folder(Path(arguments[0]).absolute()), hold=Path(hold) if hold else None)
 
     def work(folder: Path) -> ExitNote:
         signal.signal(signal.SIGTERM, run.on_term)

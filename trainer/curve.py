@@ -21,6 +21,8 @@ class Curve:
     total_steps: int = 0
     pace: Sequence[float] = field(default=())
     """Tokens per second of the steps that were told of."""
+    shares: Sequence[float] = field(default=())
+    """Of these steps: reached tokens per second by those that the device's matrix products alone would allow, 0 to 1."""
 
 
 def smoothed(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -27,7 +27,7 @@ from core.tasks import ExitNote, TrainTask
 from store import codec
 from store.child import CRASHED, HOLD, TETHER, clock, is_out_of_memory
 from store.runs import EXIT, LOG, SPEC
-from trainer.isolation import INHERITED
+from trainer.isolation import INHERITED, Network
 from trainer.run import RunFolder
 from trainer.tokenfiles import TOKENS
 
@@ -80,17 +80,13 @@ def own_folder(run: Path) -> Path:
     if folder != run:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run / SPEC, folder / SPEC)
+    os.environ.setdefault(INHERITED, Network.GUARDED)  # in a namespace of its own it would meet nobody
     return folder
 
 
 def is_torchrun() -> bool:
     """Whether torchrun, or whoever sets the same variables, has started this process beside others."""
     return all(name in os.environ for name in TORCHRUN)
-
-
-def spans_machines() -> bool:
-    """Whether torchrun has started processes on more than this machine."""
-    return is_torchrun() and os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]
 
 
 def num_processes(config: Config) -> int:
@@ -139,6 +135,13 @@ def _place_here(config: Config) -> Place:
         rank, size, port = (int(part) for part in told.split("/"))
         return Place(rank=rank, size=size, port=port)
     if is_torchrun():
+        if os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"] and not config.training.network:
+            raise ChildError(
+                f"torchrun has started {os.environ['WORLD_SIZE']} processes on several machines, and training.network is false",
+                hint="set training.network to true: the processes have to reach one another",
+                code="NETWORK_CLOSED",
+                exit_code=ChildExit.BAD_SPEC,
+            )
         return Place(rank=int(os.environ["RANK"]), size=int(os.environ["WORLD_SIZE"]), torchrun=True)
     return Place(rank=0, size=num_processes(config))
 
@@ -166,11 +169,101 @@ def _join(place: Place, config: Config, task: TrainTask, run: RunFolder, followe
         loopback = "lo0" if sys.platform == "darwin" else "lo"
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, loopback)
-        store = dist.TCPStore("127.0.0.1", place.port, place.size, is_master=not place.rank, wait_for_workers=False)
-        if not place.rank:
+        how["store"] = store = dist.TCPStore(  # type: ignore[attr-defined]
+            "127.0.0.1", place.port, place.size, is_master=not place.rank, wait_for_workers=False
+        )
+        if place.rank:
+            store.set(f"here/{place.rank}", "")
+        else:
             followers += [_start(replace(place, rank=rank, port=store.port), task, run) for rank in range(1, place.size)]
-        how["store"] = store
-    run.beat()
-    _wait_for_start(followers, how)
+            _await(followers, store, run)
     dist.init_process_group("nccl" if gpus else "gloo", **how)
     log.info("process %d of %d (%s)", place.rank + 1, place.size, dist.get_backend())
+
+
+def _start(place: Place, task: TrainTask, run: RunFolder) -> Follower:
+    folder = rank_folder(run.root, place.rank)
+    folder.mkdir(parents=True, exist_ok=True)
+    codec.write(folder / SPEC, replace(task, tokens=task.tokens or str(run.root / TOKENS)))
+    reading, writing = os.pipe()
+    told = {PLACE: f"{place.rank}/{place.size}/{place.port}", TETHER: str(reading), INHERITED: run.network}
+    environment = {name: value for name, value in os.environ.items() if name != HOLD} | told  # they rest while the first one does
+    try:
+        with open(folder / LOG, "ab") as logfile:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "trainer", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=logfile,
+                stderr=logfile,
+                env=environment,
+                pass_fds=(reading,),
+                start_new_session=True,  # the end of the pipe kills a whole session
+            )
+    finally:
+        os.close(reading)
+    return Follower(place, folder, child, writing)
+
+
+def _await(followers: Sequence[Follower], store: Any, run: RunFolder) -> None:
+    """Until all of them are about to join. Raises LostProcessError where one ends before."""
+    for follower in followers:
+        while not store.check([f"here/{follower.place.rank}"]):
+            if follower.child.poll() is not None:
+                raise LostProcessError(_end_of(follower))
+            run.beat()
+            time.sleep(0.05)
+
+
+def _watch(followers: Sequence[Follower], run: RunFolder, is_over: threading.Event) -> None:
+    """End this process where another one is gone and this one does not notice: on a GPU it would wait for it for ever."""
+    while not is_over.wait(LOOK_S):
+        if lost := [follower for follower in followers if follower.child.poll() not in (None, 0)]:
+            if is_over.wait(GRACE_S):
+                return
+            reason = _end_of(lost[0])
+            log.error("%s", reason)
+            codec.write(run.exit, run.results(ExitNote(code=CRASHED, ended_at=clock(), reason=reason, error="PROCESS_LOST")))
+            os._exit(CRASHED)
+
+
+def _why_lost(error: BaseException, followers: Sequence[Follower]) -> Exception | None:
+    """Where `error` of this process comes from the end of another one: what that one has to say. Waits a little for their ends."""
+    if not followers or isinstance(error, LostProcessError | ChildError) or not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return None
+    deadline = time.monotonic() + END_S / 3
+    for follower in followers:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            follower.child.wait(max(0.0, deadline - time.monotonic()))
+    ended = [follower for follower in followers if follower.child.poll() not in (None, 0)]
+    # Who was lost without a word comes first, then who knows why; the others have only seen that somebody was gone.
+    for follower in sorted(ended, key=lambda follower: {None: 0, CRASHED: 2}.get(_code(follower), 1)):
+        note = _note(follower)
+        if note is not None and note.code in list(ChildExit):
+            return ChildError(f"process {follower.place.rank + 1}: {note.reason}", hint=note.hint, code=note.error, exit_code=ChildExit(note.code))
+        return LostProcessError(_end_of(follower))
+    return None
+
+
+def _code(follower: Follower) -> int | None:
+    note = _note(follower)
+    return note.code if note else None
+
+
+def _note(follower: Follower) -> ExitNote | None:
+    return codec.read_if_whole(ExitNote, follower.folder / EXIT)
+
+
+def _end_of(follower: Follower) -> str:
+    note, status = _note(follower), follower.child.returncode
+    why = note.reason if note else f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    return f"process {follower.place.rank + 1} of {follower.place.size} ended before its time ({why}); its log is {RANKS}/{follower.place.rank}/{LOG}"
+
+
+def _end(followers: Sequence[Follower]) -> None:
+    for follower in followers:
+        try:
+            follower.child.wait(END_S)
+        except subprocess.TimeoutExpired:
+            follower.child.kill()
+            follower.child.wait()
+        os.close(follower.pipe)

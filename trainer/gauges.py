@@ -13,16 +13,18 @@ CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", 
 
 @dataclass(slots=True)
 class Gauges:
-    """Readings of this process's device, and the mean of its use. `device` is cpu or the name of a GPU."""
+    """Readings of this process's device, and the mean of its use."""
 
-    device: str = "cpu"
     uses: list[float] = field(default_factory=list)
     _card: Any = None
     _opened: bool = False
 
-    def read(self) -> dict[str, float]:
-        """gpu_use (share of time that kernels ran in the last moment, 0 to 1) and celsius, as far as they can be read. Never raises."""
-        return self._gpu() if self.device != "cpu" else self._cpu()
+    def read(self, device: str) -> dict[str, float]:
+        """gpu_use (share of time that kernels ran in the last moment, 0 to 1) and celsius, as far as they can be read. Never raises.
+
+        Args: device: cpu, mlx, or the name of a GPU.
+        """
+        return self._cpu() if device in ("", "cpu", "mlx", "stub") else self._gpu()
 
     @property
     def mean_use(self) -> float | None:

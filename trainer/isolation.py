@@ -22,6 +22,8 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 IFF_UP = 1
+INHERITED = "LORAD_NETWORK"
+"""What the process that started this one can reach: several processes of one training stay in one namespace, or they could not meet."""
 LOCAL = frozenset({"", "localhost", "localhost.localdomain"})
 
 
@@ -36,9 +38,13 @@ class Network(StrEnum):
 def leave_network() -> Network:
     """Cut this process off from every network but loopback, for good. To be called before other threads exist.
 
-    Returns how; never raises. Unix sockets of the file system stay.
+    Returns how; never raises. Unix sockets of the file system stay. A process that another one started for the same
+    training (INHERITED) stays where that one is.
     """
-    if _unshare():
+    before = os.environ.get(INHERITED)
+    if before in (Network.OPEN, Network.NONE):
+        return Network(before)
+    if before is None and _unshare():
         with contextlib.suppress(OSError):
             _raise_loopback()
         return Network.NONE

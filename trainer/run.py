@@ -4,6 +4,7 @@ A child writes here and nowhere else. `exit.json` is written last, by `trainer._
 """
 
 import json
+import logging
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,9 @@ from store.child import Stopped
 from store.durable import append_line
 from store.runs import EXIT, HEARTBEAT, PROGRESS, SPEC
 from trainer.checkpoints import kept, newest_resume
+from trainer.gauges import Gauges
+
+log = logging.getLogger(__name__)
 
 Stage = Literal["load", "train", "dev", "score", "probe", "embed", "hold"]
 REPORT_EVERY_S = 1.0
@@ -52,6 +56,11 @@ class RunFolder:
         """Whether a TERM ends the child where it stands; a training sets this to False and looks at `stopping`."""
         self.listeners: list[Callable[[Mapping[str, object]], None]] = []
         """Each hears every line that progress.jsonl gets."""
+        self.gauges = Gauges()
+        self.path = ""
+        """Which way rows go through the model, and why, in one line."""
+        self.warnings: list[str] = []
+        """What a person should know who looks at the run afterwards."""
         self._clock = clock
         self._hold = hold
         self._reported_at = 0.0
@@ -82,6 +91,12 @@ class RunFolder:
         if now - self._beaten_at >= BEAT_EVERY_S:
             self._beaten_at = now
             (self.root / HEARTBEAT).touch()
+
+    def warn(self, text: str) -> None:
+        """Say something in the log that belongs into the report too."""
+        log.warning("%s", text)
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     def rest(self) -> None:
         """Wait between two steps while the daemon asks for it (heat). A stop ends the wait."""
@@ -115,6 +130,8 @@ class RunFolder:
             "tokens": self.tokens or None,
             "network": self.network or None,
         }
+        if stage == "train":
+            values |= self.gauges.read(self.device)
         known = {key: _short(value) for key, value in values.items() if value is not None}
         whole = line | known | {"memory_mb": peak_memory_mb()}
         append_line(self.root / PROGRESS, json.dumps(whole))

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from store.durable import replace_file
-from store.runs import PROGRESS
+from store.runs import PROGRESS, SETTINGS
 from trainer.curve import PICTURE, Curve, draw
 
 REPORT_JSON = "report.json"
 REPORT_TEXT = "report.md"
 SAMPLES = "samples"
 SPANS = "supervised.md"
-SETTINGS = "settings.json"
 ROWS_SHOWN = 3
 RISES = 0.01
 """Nats per token by which the last dev loss stands above the best before it is called a rise: below, it is noise."""
@@ -42,6 +41,8 @@ class Story:
     backend: str
     why: str
     """Why this backend was chosen."""
+    start: str = ""
+    """Where the training started, and why."""
     path: str
     """Which way rows go through the model, and why."""
     device: str
@@ -55,8 +56,6 @@ class Story:
     batch_size: int
     micro_batch: int
     memory_mb: int
-    share_of_limit: float | None = None
-    """Reached tokens per second by those that the device's matrix products would allow, 0 to 1."""
     gpu_use: float | None = None
     warnings: tuple[str, ...] = ()
     shown: tuple[Shown, ...] = field(default=(), repr=False)
@@ -64,7 +63,7 @@ class Story:
 
 def read_curve(root: Path) -> Curve:
     """The curve that progress.jsonl tells of; torn lines are left out."""
-    losses, dev, rates, pace, total = [], [], [], [], 0
+    losses, dev, rates, pace, shares, total = [], [], [], [], [], 0
     for line in _lines(root / PROGRESS):
         step = line.get("step")
         if not isinstance(step, int):
@@ -74,9 +73,10 @@ def read_curve(root: Path) -> Curve:
             losses.append((step, float(line["loss"])))
             rates.append((step, float(line.get("lr") or 0)))
             pace.append(float(line.get("tokens_per_s") or 0))
+            shares.append(float(line.get("share_of_limit") or 0))
         elif line["stage"] == "dev" and line.get("dev_loss") is not None:
             dev.append((step, float(line["dev_loss"])))
-    return Curve(losses=losses, dev=dev, rates=rates, total_steps=total, pace=pace)
+    return Curve(losses=losses, dev=dev, rates=rates, total_steps=total, pace=pace, shares=shares)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -111,7 +111,8 @@ def _settings(root: Path) -> dict[str, Any]:
         found = json.loads((root / SETTINGS).read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    values = found.get("values") if isinstance(found, dict) else None
+    return values if isinstance(values, dict) else {}
 
 
 def judgement(curve: Curve) -> str:
@@ -148,8 +149,12 @@ def _headline(story: Story, curve: Curve) -> str:
     steps = f"{curve.losses[-1][0]} of {curve.total_steps} steps" if curve.losses else "no step"
     return (
         f"# Training of {story.base}\n\n{steps}, {story.batch_size} rows each, on {story.device} with backend {story.backend} ({story.why})."
-        f"\n\n{story.path[:1].upper()}{story.path[1:]}."
+        f"\n\n{_sentence(story.path)} {_sentence(story.start)}".rstrip()
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 def _learning(curve: Curve) -> str:
@@ -178,8 +183,8 @@ def _rows(story: Story) -> str:
 def _speed(story: Story, curve: Curve) -> str:
     pace = sorted(curve.pace)
     told = [f"- {pace[len(pace) // 2]:,.0f} tokens/s at the median step." if pace else "- No step was timed."]
-    if story.share_of_limit is not None:
-        told.append(f"- {story.share_of_limit:.0%} of what this device's matrix products alone would allow.")
+    if any(curve.shares):
+        told.append(f"- {sorted(curve.shares)[len(curve.shares) // 2]:.0%} of what this device's matrix products alone would allow.")
     if story.gpu_use is not None:
         told.append(f"- The GPU worked {story.gpu_use:.0%} of the time.")
     told.append(f"- At most {story.memory_mb:,} MiB of memory; forward passes of up to {story.micro_batch or story.batch_size} rows.")

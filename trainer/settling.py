@@ -50,7 +50,7 @@ def settle_training(task: TrainTask, config: Config, encoded: Encoded, device: D
     data = facts_of(task, config, encoded, device)
     settled = settle(asked, task.origins, data)
     for warning in settled.warnings:
-        log.warning("%s", warning)
+        run.warn(warning)
     write_settings(run.root, settled, data, _backend(task, config), run.profile)
     return settled.config
 

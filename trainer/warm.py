@@ -28,7 +28,7 @@ from pathlib import Path
 
 from core.errors import LoradError
 from store.child import log_to_stderr
-from store.orders import Gone, Order, Ready, Release, Started, receive, send
+from store.orders import NO_PROCESS, Gone, Order, Ready, Release, Started, receive, send
 from trainer.__main__ import main as train
 
 PR_SET_PDEATHSIG = 1
@@ -39,7 +39,7 @@ NEEDS = {
     "peft": ("trainer.backends.peft", "trainer.backends.training", "trainer.backends.scoring", "trainer.boards", "trainer.runreport"),
     "stub": ("trainer.backends.stub",),
 }
-LATER = ("tensorboard.summary.writer.event_file_writer", "tensorboard.compat.proto.summary_pb2", "optree", "trl")
+"""What a training imports, by backend; those that are not here start cold."""
 QUIET = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a stop concerns the children, who seal what they have
 
 log = logging.getLogger("trainer.warm")
@@ -72,7 +72,7 @@ def _import_model(base: Path) -> None:
 
     with contextlib.suppress(OSError, ValueError, KeyError, LoradError):  # the training itself will say what is wrong with it
         config = AutoConfig.from_pretrained(weights_folder(base), local_files_only=True)
-        MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)  # type: ignore[no-untyped-call]
+        MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
 
 
 def read_once(base: Path) -> int:
@@ -169,12 +169,16 @@ class Zygote:
             if pid == 0:
                 self._become_child(parent, files)
                 return True
+        except OSError as error:
+            log.warning("no process to be had: %s", error)
+            pid = NO_PROCESS
         finally:
             if os.getpid() == parent:
                 for file in files:
                     os.close(file)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, QUIET)
-        self._children.add(pid)
+        if pid != NO_PROCESS:
+            self._children.add(pid)
         send(self._channel, Started(pid=pid))
         return False
 
@@ -222,12 +226,10 @@ def main(arguments: list[str]) -> int:
     prepare(backend, base)
     require_unspoilt()
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError):  # the daemon is gone: `serve` sees it
         send(channel, Ready(memory_mb=memory_mb, seconds=round(time.monotonic() - began, 1)))
-        order = zygote.serve()
-        if order is not None:
-            return carry_out(order)
-    return 0
+    order = zygote.serve()
+    return 0 if order is None else carry_out(order)
 
 
 if __name__ == "__main__":

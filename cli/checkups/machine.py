@@ -83,7 +83,7 @@ def gpu(visit: Visit) -> Findings:
 
 def _driver() -> str:
     try:
-        import pynvml  # type: ignore[import-untyped]
+        import pynvml
 
         pynvml.nvmlInit()
         told = pynvml.nvmlSystemGetDriverVersion()

@@ -39,7 +39,7 @@ def trained(root: Path, dev: list[tuple[int, float]]) -> RunFolder:
     run = RunFolder(root)
     root.mkdir(exist_ok=True)
     for step in range(1, 11):
-        run.report("train", last=True, step=step, total_steps=10, loss=3.0 - step / 10, lr=1e-4, tokens_per_s=100.0 * step)
+        run.report("train", last=True, step=step, total_steps=10, loss=3.0 - step / 10, lr=1e-4, tokens_per_s=100.0 * step, share_of_limit=0.52)
     for step, loss in dev:
         run.report("dev", last=True, step=step, total_steps=10, dev_loss=loss)
     return run
@@ -48,9 +48,9 @@ def trained(root: Path, dev: list[tuple[int, float]]) -> RunFolder:
 def test_a_newcomer_reads_what_happened(tmp_path: Path) -> None:
     trained(tmp_path, [(5, 2.5), (10, 2.1)])
     (tmp_path / "settings.json").write_text(
-        json.dumps({"lora.r": {"value": 32, "origin": "lorad", "why": "much knowledge"}, "x": {"value": 1, "origin": "default"}})
+        json.dumps({"values": {"lora.r": {"value": 32, "origin": "lorad", "why": "much knowledge"}, "x": {"value": 1, "origin": "default"}}})
     )
-    write_report(tmp_path, story(warnings=("10 steps are few",), share_of_limit=0.52))
+    write_report(tmp_path, story(warnings=("10 steps are few",)))
     text = (tmp_path / "report.md").read_text()
     for wanted in (
         "10 of 10 steps",
@@ -147,8 +147,8 @@ def test_a_board_that_is_missing_or_fails_is_named_and_the_training_goes_on(
 
 
 def test_a_gauge_that_cannot_be_read_is_no_reason_to_stop() -> None:
-    assert "gpu_use" not in Gauges(device="cpu").read()
-    assert Gauges(device="NVIDIA Something").read() == {}  # no driver here
+    assert "gpu_use" not in Gauges().read("cpu")
+    assert Gauges().read("NVIDIA Something") == {}  # no driver here
 
 
 def test_a_gpu_that_waits_is_told_with_its_cause() -> None:

@@ -2,6 +2,7 @@
 
 from array import array
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from trainer_cases import SHAPE
 
 from core.config import Config
 from rendering.rows import Row
+from store.bases import weights_folder
 from trainer.backends import attention, batches, flat
 from trainer.backends.flat import FastPath, fast_path_of
 from trainer.backends.lora import Product
@@ -297,6 +299,21 @@ def test_without_a_compiler_the_parts_run_as_they_are(monkeypatch: pytest.Monkey
     assert path.elements is path.plain
     assert caplog.text.count("no C++ compiler") == 1
     torch.testing.assert_close(path.token_losses(EXAMPLES), own_losses(model, EXAMPLES), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.model
+def test_the_real_model_gives_what_transformers_and_peft_give(real_base: Path) -> None:
+    base = transformers.AutoModelForCausalLM.from_pretrained(weights_folder(real_base), dtype=torch.float32, attn_implementation="eager")
+    torch.manual_seed(5)
+    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, param in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(param, std=0.01)
+    wanted = own_losses(model, EXAMPLES[:2])
+    wanted_gradients = gradients(model, wanted)
+    found = fast(model).token_losses(EXAMPLES[:2])
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert_same(gradients(model, found), wanted_gradients, bound=1e-4)
 
 
 @pytest.mark.full

@@ -108,7 +108,8 @@ def write_adapter(model: nn.Module, layers: list[str], folder: Path, config: Con
 
 def put_adapter_weights(model: nn.Module, folder: Path) -> None:
     """Replace the adapter's weights by those of a PEFT folder. Raises ValueError where names or shapes do not match."""
-    weights = from_peft(mx.load(str(folder / WEIGHTS)))
+    loaded: Any = mx.load(str(folder / WEIGHTS))
+    weights = from_peft(loaded)
     have = adapter_weights(model)
     if strange := sorted(set(weights) ^ set(have)):
         raise ValueError(f"{len(strange)} weights do not match, the first is {strange[0]!r}")

@@ -5,8 +5,10 @@ V vocabulary.
 """
 
 import json
+import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,12 @@ from trainer import checkpoints
 from trainer.backends.mlxmodel import attach, load_base, put_adapter_weights, write_adapter
 from trainer.backends.setup import Setup
 from trainer.examples import Example
+from trainer.identity import Identity, differences
 from trainer.plan import Plan
 from trainer.run import RunFolder
 from trainer.space import MB, require_free
+
+log = logging.getLogger(__name__)
 
 PADDED_TOKENS = 4096
 RESUME_EVERY_S = 300.0
@@ -74,6 +79,7 @@ class MlxTraining:
     def _step(self, step: int) -> float:
         examples = [self.setup.train.kept[index] for index in self.plan.rows(step)]
         total_weight = sum(sum(example.weights) for example in examples)
+        mx.random.seed(self.config.training.seed + step)  # what is dropped follows from the step: a resumed training drops the same
         self.model.train()
         total, summed = 0.0, None
         for batch in _cut(examples, self.config.training.micro_batch or self.config.batch_size):
@@ -139,8 +145,8 @@ class MlxTraining:
     def _save_resume(self) -> None:
         def fill(folder: Path) -> None:
             write_adapter(self.model, self.layers, folder, self.config, self.base_name)
-            mx.save_safetensors(str(folder / OPTIMIZER), dict(tree_flatten(self.optimizer.state)) | {"random_state": mx.random.state[0]})
-            state = {"step": self.run.steps, "fingerprint": self.setup.fingerprint}
+            mx.save_safetensors(str(folder / OPTIMIZER), dict(tree_flatten(self.optimizer.state)))
+            state = {"step": self.run.steps, "training": asdict(self.setup.identity)}
             (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
         self._require_free()
@@ -156,11 +162,11 @@ class MlxTraining:
             return
         for folder in checkpoints.usable_resumes(Path(self.setup.task.checkpoint)):
             state = json.loads((folder / STATE).read_bytes())
-            if state["fingerprint"] != self.setup.fingerprint:
+            if told := differences(Identity(**state["training"]), Identity(**json.loads(json.dumps(asdict(self.setup.identity))))):
+                log.warning("no resume point: %s is of another training: %s", folder.name, "; ".join(told))
                 continue
             put_adapter_weights(self.model, folder)
-            saved = mx.load(str(folder / OPTIMIZER))
-            mx.random.state[0] = saved.pop("random_state")
+            saved: Any = mx.load(str(folder / OPTIMIZER))
             self.optimizer.state = tree_unflatten(list(saved.items()))
             checkpoints.adopt(folder, self.run.root)
             self.run.steps = state["step"]

@@ -1,25 +1,31 @@
 """LoRA with transformers and PEFT. Rows are read and checked before anything heavy is imported."""
 
 import logging
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+from core.config import Config
 from core.tasks import ScoreTask, TrainTask
 from rendering.rows import read_rows
 from rendering.tokens import Renderer
 from trainer.corpus import RowsOfExamples, read_corpus
 from trainer.examples import encode_rows, lengths_of
+from trainer.follower import joined
 from trainer.objectives import learnt_as
 from trainer.profiled import profiled
 from trainer.run import RunFolder
 from trainer.settings import config_of
 from trainer.settling import Encoded, settle_training
 from trainer.silence import hush
+from trainer.telling import told
 
 log = logging.getLogger(__name__)
 
 
 class PeftBackend:
-    """Trains on the CPU or on one GPU."""
+    """Trains on the CPU, on a GPU or on several of them; scores on one."""
 
     def train(self, task: TrainTask, run: RunFolder) -> None:
         """Train and leave sealed checkpoints in `run`. Raises ChildError, Stopped, IntegrityError."""
@@ -30,16 +36,26 @@ class PeftBackend:
         from trainer.backends.model import device_here
         from trainer.backends.setup import Setup
         from trainer.backends.training import Training
+        from trainer.backends.world import World
 
         train = corpus.train
         encoded = Encoded(rows=RowsOfExamples(train.kept), num_dev=len(corpus.dev), lengths=lengths_of(train.kept))
         config = settle_training(task, config, encoded, device_here(), run)
-        setup = Setup(task=task, config=config, train=train, dev=corpus.dev)
-        if config.training.auto_rate:
-            from trainer.backends.ratetrial import with_tried_rate
+        if not self.packs:
+            config = config.model_copy(update={"training": config.training.model_copy(update={"packing": False})})
+        setup = Setup(task=task, config=config, train=train, dev=corpus.dev, new_model=self.new_model)
+        with joined(config, task, run):
+            if config.training.auto_rate:
+                from trainer.backends.ratetrial import with_tried_rate
 
-            setup = with_tried_rate(setup, run)
-        Training(setup, run).go()
+                setup = with_tried_rate(setup, run)
+            with told(task, setup.config, corpus, run) if World.now().is_first else nullcontext():
+                Training(setup, run).go()
+
+    packs = True
+    """Whether rows may lie one after another without padding."""
+    new_model: Callable[[Path, Config], Any] | None = None
+    """How another backend of the same loop makes the model with its adapter."""
 
     def score(self, task: ScoreTask, run: RunFolder) -> None:
         """Score every model of the task and leave score files in `run`. Raises ChildError, Stopped, IntegrityError."""

@@ -19,7 +19,6 @@ from core.hyperparameters import TRIAL_FACTORS, trial_steps
 from store.runs import read_settings
 from trainer.backends.setup import Setup
 from trainer.backends.training import Training
-from trainer.checkpoints import kept
 from trainer.run import RunFolder, Stage
 from trainer.settling import note_rate
 
@@ -84,8 +83,9 @@ def _try(setup: Setup, run: RunFolder, rate: float) -> Trial:
     short = replace(setup, config=_short(setup.config, rate, len(setup.train.kept)), dev=dev, task=replace(setup.task, checkpoint=None))
     trial = _TrialFolder(folder, run)
     try:
-        Training(short, trial).go()
-        losses = [candidate.dev_loss for candidate in kept(folder) if candidate.dev_loss is not None]
+        training = Training(short, trial)
+        training.go()
+        losses = [] if training.best.dev_loss is None else [training.best.dev_loss]  # of its one checkpoint
     except ChildError as error:  # a rate at which the loss is no number any more
         log.warning("learning rate %g: %s", rate, error.what)
         losses = []

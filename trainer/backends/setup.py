@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from core.config import Config
 from core.tasks import TrainTask
@@ -20,6 +22,8 @@ class Setup:
     config: Config
     train: Examples
     dev: Sequence[Example]
+    new_model: Callable[[Path, Config], Any] | None = None
+    """How the model with what is trained of it is made, where not by transformers and PEFT alone."""
 
     @cached_property
     def identity(self) -> Identity:

@@ -23,7 +23,8 @@ from store.child import Stopped, is_out_of_memory
 from trainer import checkpoints
 from trainer.backends.batches import Cut, micro_batches
 from trainer.backends.devicememory import gauge_of, pass_bytes_per_token
-from trainer.backends.families import forward_for
+from trainer.backends.families import forward_for, path_of
+from trainer.backends.limit import flops_per_token, product_flops
 from trainer.backends.lora import fuse
 from trainer.backends.methods import new_trainee, put_start, put_trained_weights, write_trainee
 from trainer.backends.model import choose_place, device_memory_mb, device_name, use_threads
@@ -31,48 +32,55 @@ from trainer.backends.optimizer import optimizer_for
 from trainer.backends.preference import objective_for
 from trainer.backends.resume import Best, Progress, RandomStates, read_progress, write_progress
 from trainer.backends.setup import Setup
+from trainer.backends.staging import Staging
+from trainer.backends.world import World, tried
+from trainer.corpus import RowsOfExamples
 from trainer.examples import Example, lengths_of
 from trainer.memory import STEPS, Cutter, half
-from trainer.plan import Plan
+from trainer.rowtroubles import not_finite, too_large
 from trainer.run import RunFolder
 from trainer.space import MB, require_free
 from trainer.stability import Stability
+from trainer.stages import staged_plan
 
 log = logging.getLogger(__name__)
 
 RESUME_EVERY_S = 300.0
 SPARE_BYTES = 16 * MB
-NAMED_ROWS = 8
 
 
 class Training:
     """Loads the base, attaches an adapter, goes through the plan. Writes below the run folder only."""
 
     def __init__(self, setup: Setup, run: RunFolder) -> None:
-        self.setup, self.run, self.config = setup, run, setup.config
-        self.plan = Plan.of(setup.config, len(setup.train.kept))
+        self.setup, self.run, self.world = setup, run, World.now()
+        self.plan = staged_plan(setup.config, RowsOfExamples(setup.train.kept))
+        self.config = setup.config.model_copy(update={"lora": setup.config.lora.model_copy(update={"r": self.plan.rank})})
         use_threads(setup.config)
         base = Path(setup.task.base)
         self.base_name = read_base(base).name
         RandomStates.seed(setup.config.training.seed)
-        self.model = new_trainee(base, choose_place(), setup.config)
+        self.model = setup.new_model(base, self.config) if setup.new_model else new_trainee(base, choose_place(), self.config)
         if setup.task.start:
             put_start(self.model, Path(setup.task.start))
         run.rows, run.longest = len(setup.train.kept), setup.train.totals.longest
         run.device = device_name(self.model.device)
         fuse(self.model)
         self.forward = forward_for(self.model, setup.config, round(setup.train.totals.tokens * setup.config.training.epochs))
+        run.path = path_of(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model, self.config).why
         rows = [] if setup.train.is_streamed else [*setup.train.kept, *setup.dev]  # streamed rows are all learnt token by token
         self.objective = objective_for(setup.config, self.forward, self.model, rows)
         self.objective.prepare(rows, run.beat)
         self.params = {name: param for name, param in self.model.named_parameters() if param.requires_grad}
         self.optimizer = optimizer_for(setup.config, self.params.values())
+        self.staging = Staging(self.plan, self.params)
         self.random = RandomStates.now()
         widest = Cut.of_training(setup.config, setup.task.micro_batch, self.forward.budget_tokens)
         self.cutter = Cutter(widest, gauge_of(self.model.device), pass_bytes_per_token(base), run.root / STEPS)
         self.dev_cut = Cut.of_scoring(setup.config, setup.task.micro_batch)
         self.stability = Stability(setup.config)
         self.best = Best()
+        self._limit_tokens_s = 0.0
         run.micro_batch = widest.rows
         self.first_step = 1
         self.started_at = self.saved_at = time.monotonic()
@@ -83,14 +91,16 @@ class Training:
         run.total_steps = self.plan.total_steps
         run.stops_at_once = False  # until here there was nothing to save
         self._resume()
+        self.staging.enter(max(1, run.steps))
         if run.steps in self.plan.checkpoint_steps and not checkpoints.has_checkpoint(run.root, run.steps):
             self._checkpoint()  # the stop came between the step and its checkpoint
         self.started_at = self.saved_at = time.monotonic()
         while run.steps < run.total_steps and not self._has_enough():
             run.rest()
-            if run.stopping:
+            if self.world.any(run.stopping):
                 self._stop()
             step = run.steps + 1
+            self._enter(step)
             started_at = time.monotonic()
             loss = self._step(step)
             if loss is None:
@@ -105,28 +115,40 @@ class Training:
             if time.monotonic() - self.saved_at > RESUME_EVERY_S:
                 self._save_resume()
 
+    def _enter(self, step: int) -> None:
+        """Make ready for a step; a new stage begins with a new optimizer, and its best dev loss is still to come."""
+        if not self.staging.enter(step) or (step == 1 and not self.staging.stage.min_gain):
+            return
+        if step > 1:
+            self.optimizer = optimizer_for(self.config, self.params.values())
+            log.info("stage %s begins with step %d: %d rows", self.staging.stage.name, step, len(self.staging.stage.rows))
+        self.best = Best(began=self._dev_loss()[0] if self.staging.stage.min_gain else None)
+
     # ---------------------------------------------------------------- a step
 
     def _step(self, step: int) -> float | None:
         """The gradients of one effective batch; its loss, or None where a stop came before the last micro-batch was done."""
         examples = self._examples(step)
+        own = self.world.own(examples)
+        self.random = self.world.seed_step(self.config.training.seed, step) or self.random
         while True:
-            cut = self.cutter.of_step(step, lambda cut: self._tokens_at_once(examples, cut))
-            batches = list(micro_batches(self.forward, examples, cut))
-            self.run.micro_batch = most = max(len(batch) for batch in batches)
+            cut = self.cutter.of_step(step, lambda cut: self._tokens_at_once(own, cut))
+            batches = list(micro_batches(self.forward, own, cut))
+            self.run.micro_batch = most = max((len(batch) for batch in batches), default=0)
             self.cutter.gauge.mark()
-            try:
-                loss = self._gradients(step, examples, batches)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            else:
-                self.cutter.learn(self._tokens_at_once(examples, cut))
-                return loss
-            # Here the failed pass is gone with its exception, and nothing of it is left in gradients or random states.
+            mine = tried(lambda: self._gradients(step, examples, batches))  # noqa: B023 - called at once
+            outcome = self.world.agree(mine)
+            if outcome.is_whole:
+                self.cutter.learn(self._tokens_at_once(own, cut))
+                return outcome.loss
+            # Here a failed pass is gone with its exception, and nothing of it is left in gradients or random states.
             self._undo()
-            if not self.cutter.ran_out(step, most):
-                raise _too_large(step, examples)
+            if outcome.error:
+                raise outcome.error
+            if outcome.stopped:
+                return None
+            if mine.ran_out and not self.cutter.ran_out(step, most):
+                raise too_large(step, own)
 
     def _examples(self, step: int) -> list[Example]:
         """The rows of a step, longest first: rows of a micro-batch are of like length, and what does not fit fails at once."""
@@ -134,7 +156,7 @@ class Training:
         return sorted(examples, key=lambda example: -sum(len(sequence.ids) for sequence in example.sequences))
 
     def _gradients(self, step: int, examples: Sequence[Example], batches: Sequence[Sequence[Example]]) -> float | None:
-        """Add up the gradients of the micro-batches; the loss of all rows, or None where the run is to stop."""
+        """Add up the gradients of the micro-batches, this process's part of the rows; their loss, or None where the run is to stop."""
         self.model.train()
         self.objective.begin(examples)
         total_weight = sum(self.objective.weight(example) for example in examples)
@@ -153,12 +175,15 @@ class Training:
 
     def _update(self, step: int) -> float:
         """One step of the optimizer along the gradients, which are clipped; their length before that. Gradients of other processes join here."""
+        self.world.add_gradients(self.params.values())
+        self.staging.cut_gradients()
         norm = float(torch.nn.utils.clip_grad_norm_(self.params.values(), self.config.training.max_grad_norm))
         if not math.isfinite(norm):
             raise self._not_finite(f"the gradient of step {step}", self._examples(step))
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(step)
         self.optimizer.step()
+        self.staging.put_back()
         self.optimizer.zero_grad()
         return norm
 
@@ -175,20 +200,14 @@ class Training:
         for batch in micro_batches(self.forward, examples, cut):
             lengths = [len(sequence.ids) for example in batch for sequence in example.sequences]
             costs.append(self.forward.cost(len(lengths), sum(lengths), max(lengths)))
-        return max(costs)
+        return max(costs, default=0)
 
     def _not_finite(self, what: str, batch: Sequence[Example]) -> ChildError:
         """The error for a loss or gradient that is no number; it names the rows that are so by themselves, or all of them."""
         self._undo()
         with torch.no_grad():
             alone = [example for example in batch if not math.isfinite(float(self.objective.loss_sum([example])))]
-        kept = checkpoints.kept(self.run.root)
-        return ChildError(
-            f"{what} is not a finite number; its rows: {_named(alone or batch)}",
-            hint=f"look at these rows; if they are sound, lower learning_rate ({len(kept)} checkpoints from before it are kept)",
-            code="LOSS_NOT_FINITE",
-            exit_code=ChildExit.BAD_DATA,
-        )
+        return not_finite(what, alone or batch, len(checkpoints.kept(self.run.root)))
 
     def _report(self, loss: float, norm: float, seconds: float) -> None:
         run = self.run
@@ -206,16 +225,32 @@ class Training:
             grad_norm=norm,
             clipped=self.stability.clipped,
             tokens_per_s=tokens / seconds,
+            share_of_limit=tokens / seconds / self._limit(),
             supervised_share=self.setup.train.supervised_share,
             eta_s=each_s * (run.total_steps - run.steps),
             warning=warning or None,
         )
 
+    def _limit(self) -> float:
+        """Tokens per second that this device's matrix products alone would allow; measured once, after the first step."""
+        if not self._limit_tokens_s:
+            inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            per_token = flops_per_token(self.model, self.setup.train.supervised_share)
+            self._limit_tokens_s = product_flops(self.model.device, inner.get_input_embeddings().weight.dtype) / per_token
+        return self._limit_tokens_s
+
     # ---------------------------------------------------------------- checkpoints
 
     def _checkpoint(self) -> None:
+        with self.staging.whole():
+            self._checkpoint_of_all()
+
+    def _checkpoint_of_all(self) -> None:
         dev_loss, dev_tokens = self._dev_loss()
         step = self.run.steps
+        self.best.see(dev_loss, step)
+        if not self.world.is_first:
+            return
         self._require_free()
 
         def fill(folder: Path) -> None:
@@ -224,18 +259,33 @@ class Training:
             (folder / checkpoints.NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
 
         checkpoints.keep(self.run.root, step, fill)
-        self.best.see(dev_loss, step)
         self._save_resume()
         self.run.report("dev", last=True, step=step, total_steps=self.run.total_steps, dev_loss=dev_loss)
 
     def _has_enough(self) -> bool:
-        """Whether training.patience is used up; then the training ends with this step, and says so."""
-        patience = self.config.training.patience
-        if not patience or self.best.since < patience:
+        """Whether the training ends before its last step: patience is used up in its last stage, or a stage brought too little. It says so.
+
+        Where patience is used up in an earlier stage, the next one begins.
+        """
+        stage, best, run = self.staging.stage, self.best, self.run
+        if stage.patience and best.since >= stage.patience:
+            run.warn(f"stage {stage.name} ended early after step {run.steps}: the dev loss was best at step {best.step}, {best.since} checkpoints before")
+            run.steps, best.since = (run.steps if self.staging.is_last else self.staging.last_step), 0
+            ended = self.staging.is_last
+        else:
+            ended = run.steps == self.staging.last_step and self._brought_too_little()
+        if ended:
+            run.total_steps = run.steps
+            run.report("dev", last=True, step=run.steps, total_steps=run.steps, ended_early=True)
+        return ended
+
+    def _brought_too_little(self) -> bool:
+        """Whether the stage that has just ended missed its success."""
+        stage, best = self.staging.stage, self.best
+        if best.began is None or best.dev_loss is None or best.began - best.dev_loss >= stage.min_gain or self.staging.is_last:
             return False
-        log.info("ended early after step %d: the dev loss was best at step %d, %d checkpoints ago", self.run.steps, self.best.step, self.best.since)
-        self.run.total_steps = self.run.steps
-        self.run.report("dev", last=True, step=self.run.steps, total_steps=self.run.steps, ended_early=True)
+        gained = best.began - best.dev_loss
+        self.run.warn(f"stage {stage.name} lowered the dev loss by {gained:.4f} and was to by {stage.min_gain:g}: the later stages are not trained")
         return True
 
     def _dev_loss(self) -> tuple[float | None, int]:
@@ -260,13 +310,14 @@ class Training:
         self.model.eval()
         total, tokens = 0.0, 0
         lengths, dev = lengths_of(self.setup.dev), self.setup.dev
-        ordered = (dev[index] for index in sorted(range(len(dev)), key=lengths.__getitem__))
+        ordered = (dev[index] for index in self.world.own(sorted(range(len(dev)), key=lengths.__getitem__)))
         for batch in micro_batches(self.forward, ordered, self.dev_cut):
             loss, count = self.objective.held_out(batch)
             total, tokens = total + loss, tokens + count
-            if self.run.stopping:
+            if self.run.stopping and self.world.is_first:
                 self._stop()
             self.run.report("dev", step=self.run.steps, total_steps=self.run.total_steps)
+        total, tokens = self.world.total(total)[0], round(self.world.total(tokens)[0])
         if tokens and not math.isfinite(total):
             log.warning("step %d: the dev loss is not a finite number", self.run.steps)
             return None, tokens
@@ -285,6 +336,8 @@ class Training:
         require_free(self.run.root, 4 * size + SPARE_BYTES, "a checkpoint")
 
     def _save_resume(self) -> None:
+        if not self.world.is_first:
+            return
         self._require_free()
         progress = Progress(step=self.run.steps, identity=self.setup.identity, random=self.random, threads=torch.get_num_threads(), best=self.best)
 
@@ -292,7 +345,8 @@ class Training:
             write_trainee(self.model, folder, self.base_name)
             write_progress(folder, progress, self.optimizer, self.params)
 
-        checkpoints.save_resume(self.run.root, self.run.steps, fill)
+        with self.staging.whole():
+            checkpoints.save_resume(self.run.root, self.run.steps, fill)
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
@@ -324,23 +378,8 @@ class Training:
         self.random, self.best = progress.random, progress.best
         if progress.threads != torch.get_num_threads():
             log.info("it had %d threads and has %d now: sums round at other places", progress.threads, torch.get_num_threads())
-        checkpoints.adopt(folder, self.run.root)
+        if self.world.is_first:
+            checkpoints.adopt(folder, self.run.root)
         self.run.steps, self.first_step = progress.step, progress.step + 1
-        self.cutter.replay(folder.parents[1] / STEPS, self.first_step)
+        self.cutter.replay(self.world.folder(folder.parents[1]) / STEPS, self.first_step)
         log.info("going on after step %d of %d", progress.step, self.run.total_steps)
-
-
-def _named(examples: Sequence[Example]) -> str:
-    """Rows by line and drop, never by their text."""
-    names = [f"line {example.row.line} of drop {example.row.drop!r}" for example in examples]
-    return ", ".join(names[:NAMED_ROWS]) + (f" and {len(names) - NAMED_ROWS} more" if len(names) > NAMED_ROWS else "")
-
-
-def _too_large(step: int, examples: Sequence[Example]) -> ChildError:
-    longest = max(examples, key=lambda example: len(example.ids))
-    return ChildError(
-        f"step {step} runs out of memory with one row at a time; the longest has {len(longest.ids)} tokens ({_named([longest])})",
-        hint="lower max_length, use a smaller base, or free memory",
-        code="OUT_OF_MEMORY",
-        exit_code=ChildExit.OUT_OF_MEMORY,
-    )

@@ -24,7 +24,9 @@ WITH_LOGITS = "UNSLOTH_RETURN_LOGITS"
 class UnslothBackend(PeftBackend):
     """Trains on one NVIDIA GPU. Scores as PEFT does, so that scores of both can be compared."""
 
-    def new_model(self, config: Config, base: Path) -> Any:
+    packs = False  # its kernels know padded batches
+
+    def new_model(self, base: Path, config: Config) -> Any:
         """The base with a fresh adapter, as a PEFT model. Raises ChildError BAD_SPEC where Unsloth cannot load it."""
         os.environ[WITH_LOGITS] = "1"
         try:

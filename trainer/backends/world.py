@@ -6,7 +6,7 @@ to the order in which floats are added. What decides how a step goes on (a stop,
 is agreed upon once, after its gradients: no process waits for one that has left. Process 0 alone writes checkpoints.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from core.errors import ChildError
+from store.child import is_out_of_memory
 from trainer.backends.resume import RandomStates
 from trainer.follower import rank_folder
 
@@ -29,6 +30,24 @@ class Outcome:
     stopped: bool = False
     ran_out: bool = False
     error: ChildError | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the gradients are there to be used."""
+        return not (self.stopped or self.ran_out or self.error)
+
+
+def tried(work: Callable[[], float | None]) -> Outcome:
+    """What `work` came to in this process: its loss; None is a stop. Whatever ends a process for good is raised."""
+    try:
+        loss = work()
+    except ChildError as error:
+        return Outcome(error=error)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return Outcome(ran_out=True)
+    return Outcome(stopped=True) if loss is None else Outcome(loss=loss)
 
 
 class World:
