@@ -8,6 +8,7 @@ else until the daemon has heard how it ended. Where no warm trainer is ready, no
 import contextlib
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -99,10 +100,21 @@ class _Zygote:
     process: "subprocess.Popen[bytes]"
     channel: socket.socket
     ready: Ready | None = None
-    is_lost: bool = False
+    lost_at_s: float = math.inf
+    """When the socket ended (monotonic)."""
     _started: list[int] = field(default_factory=list)
     _living: set[int] = field(default_factory=set)
     _ends: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be heard of it any more."""
+        return self.lost_at_s < math.inf
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone, or has had time to end since it let go of the socket."""
+        return self.process.poll() is not None or monotonic_s() - self.lost_at_s > ANSWER_S
 
     @property
     def is_busy(self) -> bool:
@@ -123,7 +135,7 @@ class _Zygote:
             elif isinstance(message, Gone):
                 self._ends[message.pid] = message.status
             else:
-                self.is_lost = True
+                self.lost_at_s = monotonic_s()
 
     def order(self, order: Order, files: tuple[int, ...]) -> int | None:
         """The number of the child that it forked; None where it does not answer: it is ended then, with whatever it has forked.
@@ -159,7 +171,7 @@ class _Zygote:
 
     def end(self) -> None:
         """End it at once, and its children with it. Returns when it is gone."""
-        self.is_lost = True
+        self.lost_at_s = min(self.lost_at_s, monotonic_s())
         self.process.kill()
         self.process.wait()
         self.channel.close()
@@ -201,9 +213,9 @@ class WarmTrainer:
         """Start or end it as wanted; to be called every tick. One whose children live is ended after them."""
         zygote = self._zygote
         if zygote is not None:
-            was_ready = self.is_ready or zygote.ready is not None
-            if zygote.process.poll() is not None or zygote.is_lost:
-                self._bury(zygote, was_ready=was_ready)
+            zygote.hear()
+            if zygote.has_ended:
+                self._bury(zygote)
             elif zygote.key != key and not zygote.is_busy:
                 self.close()
         if self._zygote is None and key is not None and key != self._unfit and monotonic_s() >= self._not_before_s:
@@ -241,10 +253,10 @@ class WarmTrainer:
         ours.setblocking(False)
         self._zygote = _Zygote(key=key, process=process, channel=ours)
 
-    def _bury(self, zygote: _Zygote, *, was_ready: bool) -> None:
+    def _bury(self, zygote: _Zygote) -> None:
         """It ended unasked: say so, and wait before the next."""
         zygote.end()
-        how = zygote.process.returncode
+        how, was_ready = zygote.process.returncode, zygote.ready is not None
         told = signal.Signals(-how).name if how < 0 else f"status {how}"
         what = "ended" if was_ready else "could not be made ready and ended"
         log.warning("the warm trainer %s with %s; trainers start cold meanwhile; see %s", what, told, LOG, extra={"action": "warm_trainer_lost"})

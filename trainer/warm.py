@@ -163,22 +163,27 @@ class Zygote:
     def _fork(self, order: Order, files: list[int]) -> bool:
         """Whether this is the child. The parent keeps none of the files, and has told the child's number."""
         parent = os.getpid()
+        begun, tell_begun = os.pipe()
         signal.pthread_sigmask(signal.SIG_BLOCK, QUIET)  # a TERM to the child must wait until it is no longer ignored
         try:
             pid = os.fork()
             if pid == 0:
                 self._become_child(parent, files)
+                os.close(begun)
+                os.close(tell_begun)
                 return True
         except OSError as error:
             log.warning("no process to be had: %s", error)
             pid = NO_PROCESS
         finally:
             if os.getpid() == parent:
-                for file in files:
+                for file in (*files, tell_begun):
                     os.close(file)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, QUIET)
         if pid != NO_PROCESS:
             self._children.add(pid)
+            os.read(begun, 1)  # it ends when the child has a session of its own, or is dead
+        os.close(begun)
         send(self._channel, Started(pid=pid))
         return False
 

@@ -92,7 +92,7 @@ class Training:
         run.stops_at_once = False  # until here there was nothing to save
         self._resume()
         self.staging.enter(max(1, run.steps))
-        if run.steps in self.plan.checkpoint_steps and not checkpoints.has_checkpoint(run.root, run.steps):
+        if self.world.any(run.steps in self.plan.checkpoint_steps and self.world.is_first and not checkpoints.has_checkpoint(run.root, run.steps)):
             self._checkpoint()  # the stop came between the step and its checkpoint
         self.started_at = self.saved_at = time.monotonic()
         while run.steps < run.total_steps and not self._has_enough():
