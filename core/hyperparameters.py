@@ -189,10 +189,13 @@ def _rank(work: _Settling) -> None:
     if work.is_open("lora.r"):
         work.put("lora.r", *rank_for(work.data.kind, work.data.num_rows))
     rank, most = work.values["lora.r"], work.values["serving.max_rank"]
+    layers = [stage["r"] for stage in work.values["stages"] if stage["layer"]]
+    if shared := layers.count(0):  # layers that take this rank; the servers load the sum of all
+        most = max(1, (most - sum(layers)) // shared)
     if rank > most:
-        work.put("lora.r", most, f"the servers load ranks up to serving.max_rank = {most}")
+        work.put("lora.r", most, f"the servers load ranks up to serving.max_rank = {work.values['serving.max_rank']}")
         if work.is_set("lora.r"):
-            work.warnings.append(f"lora.r {rank} is more than serving.max_rank = {most}: {most} counts")
+            work.warnings.append(f"lora.r {rank} is more than serving.max_rank = {work.values['serving.max_rank']} allows: {most} counts")
 
 
 def _keep_shape(work: _Settling, key: str, value: int) -> None:
@@ -215,7 +218,8 @@ def _alpha(work: _Settling) -> None:
     if work.data.start_alpha:
         _keep_shape(work, "lora.alpha", work.data.start_alpha)
     elif work.is_open("lora.alpha"):
-        rank = work.values["lora.r"]
+        layers = [stage["r"] or work.values["lora.r"] for stage in work.values["stages"] if stage["layer"]]
+        rank = sum(layers) or work.values["lora.r"]  # layers are one adapter with one scale
         why = "twice the rank" if rank < RANK else "32 from rank 16 on: with the scale alpha / r the best learning rate stays"
         work.put("lora.alpha", alpha_for(rank), why)
 
@@ -304,6 +308,11 @@ def _without_effect(work: _Settling) -> Iterator[str]:
     if config.training.patience and (data.num_dev == 0 or config.training.patience >= config.training.checkpoints):
         reason = "there is no dev row" if data.num_dev == 0 else f"there are {config.training.checkpoints} checkpoints"
         yield f"training.patience {config.training.patience} has no effect: {reason}"
+    for stage in config.stages:
+        if (stage.min_gain or stage.patience) and data.num_dev == 0:
+            yield f"stage {stage.name!r}: min_gain and patience have no effect: there is no dev row"
+        elif stage.patience >= config.training.checkpoints:
+            yield f"stage {stage.name!r}: patience {stage.patience} has no effect: there are {config.training.checkpoints} checkpoints"
     yield from _about_lora(work, config)
 
 

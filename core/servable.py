@@ -15,6 +15,8 @@ def unserved(config: Config) -> Iterator[tuple[str, str]]:
         yield "method = 'full'", "it trains every weight, and a release is an adapter: no server swaps a whole model in beside running requests"
     if config.lora.use_dora:
         yield "lora.use_dora = true", f"the serving engines {' and '.join(REFUSE_DORA)} refuse such adapters"
+    if (rank := sum(stage.r or config.lora.r for stage in config.stages if stage.layer)) > config.serving.max_rank:
+        yield f"stages with {rank} ranks together", f"the servers load up to serving.max_rank = {config.serving.max_rank}; give the layers smaller ranks (r)"
 
 
 def require_servable(config: Config) -> None:

@@ -7,6 +7,7 @@ history is cheap to repeat. Either way the verdict compares the result with the 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.config import Config, flatten
 from core.recipe import StartFrom
 
 MUCH_HISTORY = 20_000
@@ -25,6 +26,8 @@ class Incumbent:
     """SHA-256 of the drops that it learnt from."""
     made_up: bool = False
     """Whether the stub made it."""
+    unfit: str = ""
+    """Why what is to be trained cannot begin with it, whatever the rows; empty: it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,23 @@ class Start:
     why: str
     learnt: frozenset[str] = frozenset()
     """SHA-256 of the job's drops that the release has learnt from."""
+
+
+ALIKE = ("lora.targets", "lora.use_dora", "lora.use_rslora", "profile.name", "profile.options")
+"""What an adapter that is trained on must have been made with: its tensors and its scale hang on it, or what its rows looked like."""
+
+
+def unfit(wanted: Config, made_with: Config | None) -> str:
+    """Why a training by `wanted` cannot go on from an adapter by `made_with`; empty where it can, or where nobody knows."""
+    if any(stage.layer for stage in wanted.stages):
+        return "the stages train layers, which begin on the base"
+    if wanted.method == "full":
+        return "method full begins with the whole base"
+    now, before = ({} if config is None else flatten(config.model_dump(mode="json")) for config in (wanted, made_with))
+    for key in ALIKE if before else ():
+        if now.get(key) != before.get(key):
+            return f"the live adapter was made with {key} = {before.get(key)!r}, and {now.get(key)!r} is asked for"
+    return ""
 
 
 def choose_start(wanted: StartFrom, incumbent: Incumbent | None, base_sha256: str, rows: Mapping[str, int]) -> Start:
@@ -48,6 +68,8 @@ def choose_start(wanted: StartFrom, incumbent: Incumbent | None, base_sha256: st
         return Start(release=None, why="no adapter is live to go on from")
     if incumbent.base_sha256 != base_sha256:
         return Start(release=None, why="the base is another one than that of the live adapter: all history is trained on anew")
+    if incumbent.unfit:
+        return Start(release=None, why=f"{incumbent.unfit}: all history is trained on anew")
     if withdrawn := incumbent.drops - rows.keys():
         return Start(
             release=None, why=f"the live adapter has learnt from {len(withdrawn)} drop(s) that are set aside since: all other history is trained on anew"

@@ -17,16 +17,19 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import LoradError
 from daemon import machine
 from daemon.clock import monotonic_s
-from daemon.index import Index
 from store import orders
 from store.bases import base_folder
 from store.orders import Gone, Order, Ready, Release, Started
 from store.paths import Home
 from store.runs import SPEC
+
+if TYPE_CHECKING:
+    from daemon.index import Index
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class Wanted:
     sha256: str
 
 
-def wanted(index: Index) -> Wanted | None:
+def wanted(index: "Index") -> Wanted | None:
     """The warm trainer that config, backend and base ask for; None where trainers are to start cold."""
     config = index.config
     if not config.training.warm or index.backend.name not in BACKENDS or not index.base_sha256 or not machine.LINUX:

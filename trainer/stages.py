@@ -80,7 +80,7 @@ class StagedPlan:
 def staged_plan(config: Config, rows: Sequence[Row]) -> StagedPlan:
     """The plan of a training over `rows`; without stages in the config it is one stage over all of them, and no row is looked at.
 
-    Raises ChildError BAD_DATA where a stage gets no row.
+    Raises ChildError BAD_DATA where a stage gets no row, BAD_SPEC where its layers cannot be one plain LoRA that the servers load.
     """
     if not config.stages:
         alone = Stage(name="all", rows=range(len(rows)), plan=Plan.of(config, len(rows)), ranks=(0, config.lora.r), patience=config.training.patience)
@@ -92,7 +92,28 @@ def staged_plan(config: Config, rows: Sequence[Row]) -> StagedPlan:
         left = [place for place in left if place not in taken]
         first, rank = (rank, rank + (stage.r or config.lora.r)) if stage.layer else (0, config.lora.r)
         made.append(_stage(stage, config, mine, (first, rank)))
-    return StagedPlan(stages=tuple(made))
+    plan = StagedPlan(stages=tuple(made))
+    if any(stage.layer for stage in plan.stages):
+        _require_one_lora(config, plan.rank)
+    return plan
+
+
+def _require_one_lora(config: Config, rank: int) -> None:
+    if config.method == "full" or config.lora.use_dora:
+        what = "method full, which trains every weight" if config.method == "full" else "lora.use_dora, whose magnitudes belong to the whole adapter"
+        raise ChildError(
+            f"layers are ranks of one plain LoRA, and this training has {what}",
+            hint="take the layers out of the stages, or train a plain LoRA",
+            code="LAYERS_UNFIT",
+            exit_code=ChildExit.BAD_SPEC,
+        )
+    if rank > config.serving.max_rank:
+        raise ChildError(
+            f"the layers of the stages have {rank} ranks together, and the servers load up to serving.max_rank = {config.serving.max_rank}",
+            hint="give the layers smaller ranks (r of each stage)",
+            code="LAYERS_TOO_LARGE",
+            exit_code=ChildExit.BAD_SPEC,
+        )
 
 
 def _stage(stage: StageConfig, config: Config, mine: Sequence[int], ranks: tuple[int, int]) -> Stage:

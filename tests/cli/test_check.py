@@ -88,8 +88,8 @@ def test_an_accepted_file_names_the_next_command(lorad: Lorad, tmp_path: Path) -
 
 
 def test_rows_that_nothing_trains_yet_are_checked_and_not_sent_on(lorad: Lorad, tmp_path: Path) -> None:
-    write(tmp_path / "pairs.jsonl", [{"prompt": f"p {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(20)])
-    status, text, _ = lorad("check", "pairs.jsonl", "--schema", "preference_v1", "--level", "quick")
+    write(tmp_path / "seen.jsonl", [chat(f"What is {n}?", f"It is {n}.") for n in range(20)])
+    status, text, _ = lorad("check", "seen.jsonl", "--schema", "vision_v1", "--level", "quick")
     assert status == 0
     assert "lorad drop" not in text
 

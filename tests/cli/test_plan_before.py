@@ -97,9 +97,9 @@ def test_long_rows_lines_that_are_no_rows_and_silent_rows_are_counted(planned: P
 
 
 def test_rows_that_no_backend_trains_and_an_empty_file_are_said(planned: Planned) -> None:
-    pair = '{"prompt": "a %d", "chosen": "b", "rejected": "c"}\n'
-    pairs = planned(0, "--set", "schema_id=preference_v1", content="".join(pair % n for n in range(9)))[1]
-    assert any("no backend trains" in obstacle for obstacle in pairs["obstacles"])
+    seen = '{"messages": [{"role": "user", "content": "a %d"}, {"role": "assistant", "content": "b"}]}\n'
+    pictures = planned(0, "--set", "schema_id=vision_v1", content="".join(seen % n for n in range(9)))[1]
+    assert any("no backend trains" in obstacle for obstacle in pictures["obstacles"])
     assert any("no row is left" in obstacle for obstacle in planned(0, content="\n")[1]["obstacles"])
 
 

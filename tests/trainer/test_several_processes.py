@@ -124,3 +124,13 @@ def test_a_process_that_is_killed_ends_the_training_and_is_named(task: TrainTask
     psutil.Process(first.pid).children()[0].kill()
     assert ended(first) == 1, "a crash: the daemon goes on from the newest resume point"
     assert "process 2 of 2 ended before its time (killed by signal 9)" in note_of(run).reason
+
+
+def test_a_base_that_is_split_over_both_is_trained_as_a_whole_one(task: TrainTask, run_in: RunIn) -> None:
+    settings: dict[str, Any] = dict(task.settings)
+    whole, halves = run_in("whole", task), run_in("halves", replace(task, settings={**settings, "distributed": {"shard_base": "on"}}))
+    assert ended(forked(whole.root, {})) == 0
+    assert run_both(halves.root) == [0, 0], (halves.root / "exit.json").read_text()
+    ours, theirs = adapter_of(halves), adapter_of(whole)
+    print("DIFF", float((ours - theirs).norm() / theirs.norm()), [c.dev_loss for c in results_of(halves).candidates],  [c.dev_loss for c in results_of(whole).candidates])
+    assert float((ours - theirs).norm() / theirs.norm()) < WEIGHT_BOUND

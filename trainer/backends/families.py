@@ -21,6 +21,7 @@ from trainer.backends.batches import FlatForward, Forward
 from trainer.backends.cuda import use_liger, wants_checkpoints
 from trainer.backends.flat import fast_doubt, fast_path_of
 from trainer.backends.plain import PaddedForward
+from trainer.backends.world import is_split
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def path_of(model: Any, config: Config | None = None) -> Path:
         return Path("single", f"one row at a time: the {rope} rope of {shape.model_type} scales by the longest row of a batch")
     if config is not None and not config.training.packing:
         return Path("padded", "padded: training.packing is false")
-    slow = "no config was given" if config is None else fast_doubt(model, config)
+    slow = "no config was given" if config is None else "the base is split over processes" if is_split(model) else fast_doubt(model, config)
     if slow is None:
         return Path("fast", f"fast: {shape.model_type} has the shape of the hot loop")
     if (doubt := _flat_doubt(model, config)) is not None:

@@ -73,10 +73,13 @@ class Best:
     step: int = 0
     since: int = 0
     began: float | None = None
-    """The dev loss as the stage began, where its success is measured by it."""
+    """The dev loss as the stage began; None in a training without stages."""
+    last: float | None = None
+    """That of the newest checkpoint."""
 
     def see(self, dev_loss: float | None, step: int) -> None:
         """A checkpoint was judged. Without a dev loss the newest counts as the best."""
+        self.last = dev_loss
         if dev_loss is None or self.dev_loss is None or dev_loss < self.dev_loss:
             self.dev_loss, self.step, self.since = dev_loss, step, 0
         else:

@@ -16,13 +16,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from core.config import Config
 from core.errors import ChildError
 from core.exits import ChildExit
+from trainer.backends.batches import Forward
 from trainer.backends.model import Place
+from trainer.backends.objective import Objective, TokenObjective
+from trainer.backends.plain import PaddedForward
 from trainer.settling import weights_bytes
 
 log = logging.getLogger(__name__)
@@ -68,16 +71,12 @@ def split(model: Any, place: Place) -> None:
     log.info("the base is split: %d of its weights in layers lie in this process, %d layers in all", held, len(layers))
 
 
-def is_split(model: Any) -> bool:
-    """Whether a model without its adapter is split."""
-    return isinstance(model.get_decoder(), FSDPModule)
-
-
-def require_splittable(path: str, objective: str) -> None:
-    """Raises ChildError BAD_SPEC where processes would make passes of different numbers for the same rows."""
-    if path == "single" or objective != "sft":
-        what = "one row at a time" if path == "single" else f"by the objective {objective!r}"
-        raise _refused(f"a split base cannot learn {what}", "set distributed.shard_base to off")
+def require_even(forward: Forward, objective: Objective) -> None:
+    """Raises ChildError BAD_SPEC where a batch is not one pass: the processes would wait for one another for ever."""
+    if isinstance(forward, PaddedForward) and forward.one_row:
+        raise _refused("a split base cannot learn one row at a time, as this model needs it", "set distributed.shard_base to off, or lower max_length")
+    if not isinstance(objective, TokenObjective):
+        raise _refused("a split base learns no pairs and no judged answers", "set distributed.shard_base to off, or drop plain rows only")
 
 
 def _refused(what: str, hint: str) -> ChildError:

@@ -8,12 +8,22 @@ is written or judged has them back, so that it is the joined adapter. Axes: I in
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
+from trainer.backends.resume import Best
 from trainer.stages import Stage, StagedPlan
 
 Params = Mapping[str, torch.nn.Parameter]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the dev losses of a stage mean for what comes next, with words for the log and the report."""
+
+    words: tuple[str, ...] = ()
+    ends_training: bool = False
 
 
 class Staging:
@@ -43,6 +53,25 @@ class Staging:
     def is_last(self) -> bool:
         """Whether no stage follows."""
         return self.stage is self.plan.stages[-1]
+
+    def next_step(self, step: int, best: Best) -> int:
+        """The step after `step`: the first of the next stage, where the one at hand has used up its patience."""
+        return (self.last_step if self._is_spent(best) else step) + 1
+
+    def outcome(self, best: Best, step: int) -> Outcome:
+        """How the stage at hand stands after `step`. It follows from what a resume point holds, so that a resumed training decides alike."""
+        stage, words = self.stage, []
+        is_spent = self._is_spent(best) and step < self.last_step
+        if is_spent:
+            words.append(f"stage {stage.name} ended early after step {step}: the dev loss was best at step {best.step}, {best.since} checkpoints before")
+        misses = (is_spent or step == self.last_step) and not self.is_last and _misses(stage, best)
+        if misses:
+            gained = (best.began or 0.0) - (best.dev_loss or 0.0)
+            words.append(f"stage {stage.name} lowered the dev loss by {gained:.4f} and was to by {stage.min_gain:g}: the later stages are not trained")
+        return Outcome(tuple(words), misses or (is_spent and self.is_last))
+
+    def _is_spent(self, best: Best) -> bool:
+        return bool(self.stage.patience) and best.since >= self.stage.patience
 
     def cut_gradients(self) -> None:
         """To be called once all gradients are there, before they are clipped."""
@@ -93,6 +122,11 @@ class Staging:
     def _hide(self, aside: Mapping[str, torch.Tensor]) -> None:
         for name, earlier in aside.items():
             self._params[name][:, : earlier.shape[1]].zero_()
+
+
+def _misses(stage: Stage, best: Best) -> bool:
+    """Whether a stage missed its success; without dev rows nobody can tell."""
+    return bool(stage.min_gain) and best.began is not None and best.dev_loss is not None and best.began - best.dev_loss < stage.min_gain
 
 
 def _outside(name: str, tensor: torch.Tensor, ranks: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,9 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,6 +34,7 @@ from trainer.backends.optimizer import optimizer_for
 from trainer.backends.preference import objective_for
 from trainer.backends.resume import Best, Progress, RandomStates, read_progress, write_progress
 from trainer.backends.setup import Setup
+from trainer.backends.sharding import require_even, split, wants_split
 from trainer.backends.staging import Staging
 from trainer.backends.world import World, tried
 from trainer.corpus import RowsOfExamples
@@ -60,9 +63,14 @@ class Training:
         base = Path(setup.task.base)
         self.base_name = read_base(base).name
         RandomStates.seed(setup.config.training.seed)
-        self.model = setup.new_model(base, self.config) if setup.new_model else new_trainee(base, choose_place(), self.config)
+        place = choose_place()
+        self.world.is_split = wants_split(setup.config, base, place, self.world.size)
+        start_at = replace(place, device="cpu") if self.world.is_split else place  # whole it may fit no GPU
+        self.model = setup.new_model(base, self.config) if setup.new_model else new_trainee(base, start_at, self.config)
         if setup.task.start:
             put_start(self.model, Path(setup.task.start))
+        if self.world.is_split:
+            split(self.model, place)
         run.rows, run.longest = len(setup.train.kept), setup.train.totals.longest
         run.device = device_name(self.model.device)
         fuse(self.model)
@@ -70,6 +78,8 @@ class Training:
         run.path = path_of(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model, self.config).why
         rows = [] if setup.train.is_streamed else [*setup.train.kept, *setup.dev]  # streamed rows are all learnt token by token
         self.objective = objective_for(setup.config, self.forward, self.model, rows)
+        if self.world.is_split:
+            require_even(self.forward, self.objective)
         self.objective.prepare(rows, run.beat)
         self.params = {name: param for name, param in self.model.named_parameters() if param.requires_grad}
         self.optimizer = optimizer_for(setup.config, self.params.values())
@@ -99,14 +109,15 @@ class Training:
             run.rest()
             if self.world.any(run.stopping):
                 self._stop()
-            step = run.steps + 1
-            self._enter(step)
+            step = self.staging.next_step(run.steps, self.best)
+            best = self._enter(step)
             started_at = time.monotonic()
             loss = self._step(step)
             if loss is None:
                 self._stop()
                 return
             norm = self._update(step)
+            self.best = best  # not earlier: a resume point before this step tells of the stage before
             run.steps = step
             self.random = RandomStates.now()
             self._report(loss, norm, time.monotonic() - started_at)
@@ -115,14 +126,17 @@ class Training:
             if time.monotonic() - self.saved_at > RESUME_EVERY_S:
                 self._save_resume()
 
-    def _enter(self, step: int) -> None:
-        """Make ready for a step; a new stage begins with a new optimizer, and its best dev loss is still to come."""
-        if not self.staging.enter(step) or (step == 1 and not self.staging.stage.min_gain):
-            return
+    def _enter(self, step: int) -> Best:
+        """Make ready for a step. Returns the best dev loss of its stage so far; a new stage begins with none, and with a new optimizer."""
+        if not self.staging.enter(step) or not self.config.stages:
+            return self.best
+        log.info("stage %s begins with step %d: %d rows", self.staging.stage.name, step, len(self.staging.stage.rows))
         if step > 1:
             self.optimizer = optimizer_for(self.config, self.params.values())
-            log.info("stage %s begins with step %d: %d rows", self.staging.stage.name, step, len(self.staging.stage.rows))
-        self.best = Best(began=self._dev_loss()[0] if self.staging.stage.min_gain else None)
+            return Best(began=self.best.last)
+        began = self._dev_loss()[0]
+        self._report_dev(began)
+        return Best(began=began)
 
     # ---------------------------------------------------------------- a step
 
@@ -136,7 +150,7 @@ class Training:
             batches = list(micro_batches(self.forward, own, cut))
             self.run.micro_batch = most = max((len(batch) for batch in batches), default=0)
             self.cutter.gauge.mark()
-            mine = tried(lambda: self._gradients(step, examples, batches))  # noqa: B023 - called at once
+            mine = tried(lambda: self._gradients(step, examples, batches), self.world)  # noqa: B023 - called at once
             outcome = self.world.agree(mine)
             if outcome.is_whole:
                 self.cutter.learn(self._tokens_at_once(own, cut))
@@ -161,14 +175,14 @@ class Training:
         self.objective.begin(examples)
         total_weight = sum(self.objective.weight(example) for example in examples)
         total = 0.0
-        for number, batch in enumerate(batches, start=1):
-            loss = self.objective.loss_sum(batch) / total_weight
+        for number, (batch, counts) in enumerate(self.world.passes(batches, examples[-1:]), start=1):
+            loss = counts * self.objective.loss_sum(batch) / total_weight
             if not math.isfinite(value := float(loss.detach())):
                 raise self._not_finite(f"the loss of step {step}", batch)
             loss.backward()
             total += value
             self.run.beat()
-            if self.run.stopping and number < len(batches):
+            if self.run.stopping and number < len(batches) and not self.world.is_split:
                 self._undo()
                 return None
         return total
@@ -205,8 +219,8 @@ class Training:
     def _not_finite(self, what: str, batch: Sequence[Example]) -> ChildError:
         """The error for a loss or gradient that is no number; it names the rows that are so by themselves, or all of them."""
         self._undo()
-        with torch.no_grad():
-            alone = [example for example in batch if not math.isfinite(float(self.objective.loss_sum([example])))]
+        with torch.no_grad():  # of a split base nobody else joins these passes
+            alone = [] if self.world.is_split else [example for example in batch if not math.isfinite(float(self.objective.loss_sum([example])))]
         return not_finite(what, alone or batch, len(checkpoints.kept(self.run.root)))
 
     def _report(self, loss: float, norm: float, seconds: float) -> None:
@@ -229,6 +243,7 @@ class Training:
             supervised_share=self.setup.train.supervised_share,
             eta_s=each_s * (run.total_steps - run.steps),
             warning=warning or None,
+            stage_name=self._stage_name,
         )
 
     def _limit(self) -> float:
@@ -255,38 +270,32 @@ class Training:
 
         def fill(folder: Path) -> None:
             write_trainee(self.model, folder, self.base_name)
-            note = {"step": step, "dev_loss": dev_loss, "dev_tokens": dev_tokens, "profile": self.run.profile}
+            note = {"step": step, "dev_loss": dev_loss, "dev_tokens": dev_tokens, "profile": self.run.profile} | self._stage_noted()
             (folder / checkpoints.NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
 
         checkpoints.keep(self.run.root, step, fill)
         self._save_resume()
-        self.run.report("dev", last=True, step=step, total_steps=self.run.total_steps, dev_loss=dev_loss)
+        self._report_dev(dev_loss)
+
+    def _report_dev(self, dev_loss: float | None) -> None:
+        self.run.report("dev", last=True, step=self.run.steps, total_steps=self.run.total_steps, dev_loss=dev_loss, stage_name=self._stage_name)
+
+    @property
+    def _stage_name(self) -> str | None:
+        return self.staging.stage.name if self.config.stages else None
+
+    def _stage_noted(self) -> dict[str, Any]:
+        return {"stage": self._stage_name, "stage_began": self.best.began} if self.config.stages else {}
 
     def _has_enough(self) -> bool:
-        """Whether the training ends before its last step: patience is used up in its last stage, or a stage brought too little. It says so.
-
-        Where patience is used up in an earlier stage, the next one begins.
-        """
-        stage, best, run = self.staging.stage, self.best, self.run
-        if stage.patience and best.since >= stage.patience:
-            run.warn(f"stage {stage.name} ended early after step {run.steps}: the dev loss was best at step {best.step}, {best.since} checkpoints before")
-            run.steps, best.since = (run.steps if self.staging.is_last else self.staging.last_step), 0
-            ended = self.staging.is_last
-        else:
-            ended = run.steps == self.staging.last_step and self._brought_too_little()
-        if ended:
+        """Whether the training ends before its last step: patience is used up in its last stage, or a stage brought too little. It says so."""
+        outcome, run = self.staging.outcome(self.best, self.run.steps), self.run
+        for words in outcome.words:
+            run.warn(words)
+        if outcome.ends_training:
             run.total_steps = run.steps
             run.report("dev", last=True, step=run.steps, total_steps=run.steps, ended_early=True)
-        return ended
-
-    def _brought_too_little(self) -> bool:
-        """Whether the stage that has just ended missed its success."""
-        stage, best = self.staging.stage, self.best
-        if best.began is None or best.dev_loss is None or best.began - best.dev_loss >= stage.min_gain or self.staging.is_last:
-            return False
-        gained = best.began - best.dev_loss
-        self.run.warn(f"stage {stage.name} lowered the dev loss by {gained:.4f} and was to by {stage.min_gain:g}: the later stages are not trained")
-        return True
+        return outcome.ends_training
 
     def _dev_loss(self) -> tuple[float | None, int]:
         """Mean held-out loss per learnt token of the dev split, and how many there are; None without rows. Raises Stopped.
@@ -299,21 +308,21 @@ class Training:
             try:
                 return self._mean_held_out()
             except Exception as error:
-                if not is_out_of_memory(error) or self.dev_cut.rows == 1:
+                if not is_out_of_memory(error) or self.dev_cut.rows == 1 or self.world.is_split:
                     raise
             self.dev_cut = half(self.dev_cut, 2 * self.config.batch_size)
             log.warning("out of memory in the evaluation: it goes on with %d rows at once; the training batch stays as it is", self.dev_cut.rows)
             self._undo()
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: what a split base puts together in it could not be learnt through afterwards
     def _mean_held_out(self) -> tuple[float | None, int]:
         self.model.eval()
         total, tokens = 0.0, 0
         lengths, dev = lengths_of(self.setup.dev), self.setup.dev
         ordered = (dev[index] for index in self.world.own(sorted(range(len(dev)), key=lengths.__getitem__)))
-        for batch in micro_batches(self.forward, ordered, self.dev_cut):
+        for batch, counts in self.world.passes(micro_batches(self.forward, ordered, self.dev_cut), dev[:1]):
             loss, count = self.objective.held_out(batch)
-            total, tokens = total + loss, tokens + count
+            total, tokens = total + counts * loss, tokens + counts * count
             if self.run.stopping and self.world.is_first:
                 self._stop()
             self.run.report("dev", step=self.run.steps, total_steps=self.run.total_steps)

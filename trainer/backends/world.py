@@ -6,10 +6,10 @@ to the order in which floats are added. What decides how a step goes on (a stop,
 is agreed upon once, after its gradients: no process waits for one that has left. Process 0 alone writes checkpoints.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -37,17 +37,25 @@ class Outcome:
         return not (self.stopped or self.ran_out or self.error)
 
 
-def tried(work: Callable[[], float | None]) -> Outcome:
-    """What `work` came to in this process: its loss; None is a stop. Whatever ends a process for good is raised."""
+def tried(work: Callable[[], float | None], world: "World") -> Outcome:
+    """What `work` came to in this process: its loss; None is a stop. Whatever ends a process for good is raised, of a split base everything."""
     try:
         loss = work()
     except ChildError as error:
+        if world.is_split:
+            raise
         return Outcome(error=error)
     except Exception as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error) or world.is_split:
             raise
         return Outcome(ran_out=True)
     return Outcome(stopped=True) if loss is None else Outcome(loss=loss)
+
+
+def is_split(model: Any) -> bool:
+    """Whether the layers of a model (without PEFT's wrapper) are split over processes: every pass is then made by all of them together."""
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    return type(decoder).__name__.startswith("FSDP")  # torch gives a split module a class of this name; asking for it would import the half of torch
 
 
 class World:
@@ -55,6 +63,8 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
+        self.is_split = False
+        """Whether the base is split over the processes, so that all of them make every pass together."""
 
     @classmethod
     def now(cls) -> "World":
@@ -113,13 +123,16 @@ class World:
         """Whether it is so in any of the processes."""
         return flag if self.size == 1 else self.total(float(flag))[0] > 0
 
-    def most(self, value: int) -> int:
-        """The largest of all processes' values."""
-        if self.size == 1:
-            return value
-        found = torch.tensor([value], device=self._device())
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found)
+    def passes(self, own: Iterable[Sequence[T]], spare: Sequence[T]) -> Iterator[tuple[Sequence[T], int]]:
+        """This process's batches, each with 1; where all have to make every pass together, then `spare` with 0 for those that only others have."""
+        if not self.is_split:
+            yield from ((batch, 1) for batch in own)
+            return
+        batches = list(own)
+        most = torch.tensor([len(batches)], device=self._device())
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        yield from ((batch, 1) for batch in batches)
+        yield from [(spare, 0)] * (int(most) - len(batches))
 
     def _first_error(self, own: ChildError | None) -> ChildError | None:
         """The error of the first process that has one, so that all end with the same words."""
