@@ -121,12 +121,15 @@ def _task(rows: Path, resolved: "Resolved", folder: Path, start: Path | None, sa
     from cli.foreground import WORK, check_rows, first_task
     from core.abilities import require_able
     from core.errors import UsageError
+    from core.starting import begins_on_base
     from rendering.specs import SPECS
     from store.engines import choose_backend
     from trainer.convert import pull
 
     if start is not None and not (start / "adapter_config.json").is_file():
         raise UsageError(f"{str(start)!r} holds no adapter: it has no adapter_config.json", hint="name a folder in PEFT's layout", code="ADAPTER_MISSING")
+    if start is not None and (why := begins_on_base(resolved.config)):
+        raise UsageError(f"--continue-from cannot be: {why}", hint="leave it out, or the layers of the stages", code="START_UNFIT")
     if (folder / WORK / "runs").exists():
         raise UsageError(f"{str(folder)!r} holds a training already", hint="go on with it by --resume, or name another --out", code="OUT_TAKEN")
     config = resolved.config

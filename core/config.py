@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from core.errors import ConfigError
 from core.names import DEFAULT_BASE, DEFAULT_HOME
@@ -82,6 +82,16 @@ class Config(Section):
     alerts: AlertsConfig = AlertsConfig()
     thermal: ThermalConfig = ThermalConfig()
     inbox: InboxConfig = InboxConfig()
+
+    @model_validator(mode="after")
+    def _machines_fit(self) -> "Config":
+        spread = self.distributed
+        if self.slots > 1 and (spread.processes > 1 or spread.ray_address):
+            key, value = ("distributed.processes", spread.processes) if spread.processes > 1 else ("distributed.ray_address", spread.ray_address)
+            raise ValueError(f"slots = {self.slots} and {key} = {value!r}: a training that takes all GPUs leaves no other slot one; set slots to 1")
+        if spread.ray_address and not self.training.network:
+            raise ValueError(f"distributed.ray_address = {spread.ray_address!r} needs training.network = true: trainer and workers have to reach one another")
+        return self
 
 
 JOB_KEYS: dict[str, type] = {"priority": int, "not_before": str, "notes": str, "again": bool, "source": str}  # sidecar keys that are not config
@@ -205,7 +215,8 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         shown = "" if isinstance(problem["input"], dict) or key in secret else f" = {problem['input']!r}"
-        lines.append(f"{key}{shown} ({origins.get(key, 'config.json')}): {problem['msg'].removeprefix('Value error, ')}")
+        where = f"{key}{shown} ({origins.get(key, 'config.json')}): " if key else ""  # what several keys together are wrong in names them itself
+        lines.append(f"{where}{problem['msg'].removeprefix('Value error, ')}")
     return ConfigError("; ".join(lines), hint="correct the value; docs/user-guide.md lists every key with its meaning", code="CONFIG_VALUE")
 
 

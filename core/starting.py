@@ -44,14 +44,21 @@ ALIKE = ("lora.targets", "lora.use_dora", "lora.use_rslora", "profile.name", "pr
 """What an adapter that is trained on must have been made with: its tensors and its scale hang on it, or what its rows looked like."""
 
 
-def unfit(wanted: Config, made_with: Config | None) -> str:
-    """Why a training by `wanted` cannot go on from an adapter by `made_with`; empty where it can, or where nobody knows."""
-    if any(stage.layer for stage in wanted.stages):
+def begins_on_base(config: Config) -> str:
+    """Why a training goes on from no adapter at all; empty where it can."""
+    if any(stage.layer for stage in config.stages):
         return "the stages train layers, which begin on the base"
-    if wanted.method == "full":
-        return "method full begins with the whole base"
-    now, before = ({} if config is None else flatten(config.model_dump(mode="json")) for config in (wanted, made_with))
-    for key in ALIKE if before else ():
+    return ""
+
+
+def unfit(wanted: Config, made_with: Config | None) -> str:
+    """Why a training by `wanted` cannot go on from an adapter by `made_with`; empty where it can."""
+    if why := begins_on_base(wanted):
+        return why
+    if made_with is None:
+        return "what the live adapter was made with is not known here"
+    now, before = (flatten(config.model_dump(mode="json")) for config in (wanted, made_with))
+    for key in ALIKE:
         if now.get(key) != before.get(key):
             return f"the live adapter was made with {key} = {before.get(key)!r}, and {now.get(key)!r} is asked for"
     return ""

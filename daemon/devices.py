@@ -202,11 +202,13 @@ class Devices:
     _cpu: Device = Device(name="cpu")
     _need: tuple[object, int | None] = (None, None)
     _shares: bool = False  # serving runs here
+    _processes: int = 0  # of one training
 
     def look(self, config: Config, own: Callable[[], Collection[int]]) -> tuple[DeviceSeen, ...]:
         """The device of each slot. `own` gives the processes that are ours; asked for only where somebody holds a GPU."""
         if self._refresh():
             self._shares = serving_is_here(config)
+        self._processes = config.distributed.processes
         need = self.need_bytes(config)
         return tuple(self._seen(slot, config, need, own) for slot in range(self.slots))
 
@@ -217,9 +219,13 @@ class Devices:
         return self._found[slot % len(self._found)]
 
     def environment(self, slot: int) -> dict[str, str]:
-        """What a child in this slot must be told: on a GPU, which one it may see, by a name that no order changes."""
+        """What a child in this slot must be told: on a GPU, which one it may see, by a name that no order changes.
+
+        A training of several processes sees as many GPUs; it has the only slot.
+        """
         device = self.of(slot)
-        return {VISIBLE: device.uuid} if device.uuid else {}
+        seen = self._found[: self._processes] if self._processes > 1 else (device,)
+        return {VISIBLE: ",".join(card.uuid for card in seen)} if device.uuid else {}
 
     def threads(self, slot: int, wanted: int) -> int:
         """CPU threads of a child in this slot: as configured, else its share of the cores; 0 leaves it to the child.

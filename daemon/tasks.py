@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from core.config import Config
 from core.progress import BASE, models_to_score
 from core.records import Accepted, Job, Kind, Queued, Ranking, Releasing
-from core.starting import Incumbent, Start, choose_start
+from core.starting import Incumbent, Start, choose_start, unfit
 from core.steps import StartChild
 from core.tasks import PackTask, RankTask, RowsOf, ScoreModel, ScoreTask, Task, TrainTask
 from daemon.index import Index
@@ -79,14 +82,31 @@ def _spec_behind(runs: Path, checkpoint: str) -> TrainTask | None:
 
 def _start(index: Index, job: Job, rows: tuple[RowsOf, ...], values: dict[str, Any], incumbent: str | None) -> Start:
     release = index.releases.get(incumbent) if incumbent is not None else None
+    wanted = values.get("training", {}).get("start", "base")  # a job of an earlier lorad starts from the base
     live = None
-    if release is not None:
+    if release is not None and wanted != "base":
         manifest = release.manifest
         live = Incumbent(
-            release=release.id, base_sha256=manifest.base_sha256, drops=frozenset(manifest.drops), made_up=manifest.backend == "stub" != job.card.backend
+            release=release.id,
+            base_sha256=manifest.base_sha256,
+            drops=frozenset(manifest.drops),
+            made_up=manifest.backend == "stub" != job.card.backend,
+            unfit=_unfit(index, manifest.job, values),
         )
-    wanted = values.get("training", {}).get("start", "base")  # a job of an earlier lorad starts from the base
     return choose_start(wanted, live, job.card.base_sha256, {row.sha256: _num_rows(index, row.drop) for row in rows})
+
+
+def _unfit(index: Index, made_by: str, values: dict[str, Any]) -> str:
+    """Why a training by these values cannot go on from what the job `made_by` left; empty where it can."""
+    try:
+        wanted = Config.model_validate(values)
+    except ValidationError:  # the trainer says what is wrong with them
+        return "the settings of the job cannot be read"
+    try:
+        made_with = Config.model_validate(read_config(index.home, index.job(made_by))["values"])
+    except (KeyError, OSError, ValueError):  # the release came from another home, or its job is gone
+        made_with = None
+    return unfit(wanted, made_with)
 
 
 def _num_rows(index: Index, drop: str) -> int:

@@ -15,6 +15,7 @@ from store.seals import seal_hash
 from store.wholeness import is_whole
 
 SPEC = "spec.json"
+TOKENS = "tokens"
 EXIT = "exit.json"
 PROGRESS = "progress.jsonl"
 LOG = "log.txt"

@@ -48,8 +48,9 @@ def _make(root: Path, kind: str, step: int, fill: Fill) -> None:
 
 
 def keep(root: Path, step: int, fill: Fill) -> None:
-    """Seal a checkpoint that `fill` writes into the folder it is given."""
-    _make(root, CHECKPOINTS, step, fill)
+    """Seal a checkpoint that `fill` writes into the folder it is given. A repeat is harmless."""
+    if not has_checkpoint(root, step):
+        _make(root, CHECKPOINTS, step, fill)
 
 
 def has_checkpoint(root: Path, step: int) -> bool:

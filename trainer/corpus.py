@@ -11,13 +11,14 @@ from core.tasks import TrainTask
 from rendering.rows import Row, read_rows
 from rendering.tokens import Renderer
 from store.codec import to_plain
+from store.runs import TOKENS
 from trainer.encoding import Encoder, is_plain
 from trainer.examples import Example, Examples, encode_rows, require_trainable
 from trainer.objectives import learnt_as, require_learnable, with_seconds
 from trainer.profiled import profiled
 from trainer.replay import with_replay
 from trainer.run import RunFolder
-from trainer.tokenfiles import TOKENS, TokenCache, TokenRows
+from trainer.tokenfiles import TokenCache, TokenRows
 
 log = logging.getLogger(__name__)
 

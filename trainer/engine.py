@@ -5,6 +5,7 @@ from pathlib import Path
 from core.abilities import ABILITIES, require_able
 from core.errors import ChildError, ConfigError
 from core.exits import ChildExit
+from core.starting import begins_on_base
 from core.tasks import ExitNote, TrainTask
 from store.child import clock
 from store.runs import write_spec
@@ -40,6 +41,13 @@ class TrainerEngine:
             write_spec(root, self.spec)
         if self.spec.backend in ABILITIES:  # `find` says what is wrong with another
             self._require_able()
+        if self.spec.start and (why := begins_on_base(config_of(self.spec))):
+            raise ChildError(
+                f"the training cannot go on from an adapter: {why}",
+                hint="leave the start out, or the layers of the stages",
+                code="START_UNFIT",
+                exit_code=ChildExit.BAD_SPEC,
+            )
         backend = find(self.spec.backend)
         with full_disk(root):
             backend.train(self.spec, self.folder)

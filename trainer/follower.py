@@ -20,16 +20,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from core.abilities import ABILITIES
 from core.config import Config
 from core.errors import ChildError
 from core.exits import ChildExit
 from core.tasks import ExitNote, TrainTask
 from store import codec
 from store.child import CRASHED, HOLD, TETHER, clock, is_out_of_memory
-from store.runs import EXIT, LOG, SPEC
+from store.runs import EXIT, LOG, SPEC, TOKENS
 from trainer.isolation import INHERITED, Network
 from trainer.run import RunFolder
-from trainer.tokenfiles import TOKENS
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,10 @@ def is_torchrun() -> bool:
     return all(name in os.environ for name in TORCHRUN)
 
 
-def num_processes(config: Config) -> int:
-    """Processes of a training: as config says, else one for each GPU that this process may use."""
+def num_processes(config: Config, backend: str) -> int:
+    """Processes of a training: as config says, else one for each GPU that this process may use; one where the backend knows no more."""
+    if not ABILITIES[backend].many_processes:
+        return 1
     if config.distributed.processes:
         return config.distributed.processes
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -106,7 +108,7 @@ def joined(config: Config, task: TrainTask, run: RunFolder) -> Iterator[None]:
     """
     import torch.distributed as dist
 
-    place = _place_here(config)
+    place = _place_here(config, task.backend)
     if place.size == 1 or dist.is_initialized():
         yield
         return
@@ -130,7 +132,7 @@ def joined(config: Config, task: TrainTask, run: RunFolder) -> Iterator[None]:
         _end(followers)
 
 
-def _place_here(config: Config) -> Place:
+def _place_here(config: Config, backend: str) -> Place:
     if told := os.environ.get(PLACE):
         rank, size, port = (int(part) for part in told.split("/"))
         return Place(rank=rank, size=size, port=port)
@@ -143,7 +145,7 @@ def _place_here(config: Config) -> Place:
                 exit_code=ChildExit.BAD_SPEC,
             )
         return Place(rank=int(os.environ["RANK"]), size=int(os.environ["WORLD_SIZE"]), torchrun=True)
-    return Place(rank=0, size=num_processes(config))
+    return Place(rank=0, size=num_processes(config, backend))
 
 
 def _join(place: Place, config: Config, task: TrainTask, run: RunFolder, followers: list[Follower]) -> None:

@@ -92,12 +92,13 @@ class Cutter:
 
     def replay(self, record: Path, next_step: int) -> None:
         """Go on with the cuts of an earlier run, recorded in `record`: of the steps before `next_step`, and of those that it made after them."""
-        for line in lines_of(record):
+        for line in list(lines_of(record)):
             try:
                 change = Change(**json.loads(line))
             except (ValueError, TypeError):  # a torn line, ended by the next one
                 continue
-            append_line(self.record, line)
+            if record != self.record:  # a worker of a cluster goes on in the same folder
+                append_line(self.record, line)
             self._replayed[max(change.step, next_step)] = change
 
     def of_step(self, step: int, tokens_at_once: Callable[["Cut"], int]) -> "Cut":

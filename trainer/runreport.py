@@ -6,7 +6,7 @@ Everything in them comes from files of the run folder and from `Story`. The lear
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,30 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageTold:
+    """A stage as it went; without a last step it was not trained."""
+
+    name: str
+    rows: int
+    first_step: int
+    last_step: int | None
+    """Its last checkpoint: a stage ends with one."""
+    layer: str = ""
+    ranks: tuple[int, int]
+    beside: bool = False
+    min_gain: float = 0.0
+    began: float | None = None
+    """Dev loss (nats per token) as it began."""
+    best: float | None = None
+    """The least of its checkpoints."""
+
+    @property
+    def gained(self) -> float | None:
+        """How far the dev loss fell within it."""
+        return self.began - self.best if self.began is not None and self.best is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
     """What the files of a run do not say by themselves."""
 
@@ -43,10 +67,13 @@ class Story:
     """Why this backend was chosen."""
     start: str = ""
     """Where the training started, and why."""
+    stages: tuple[StageTold, ...] = ()
     path: str
     """Which way rows go through the model, and why."""
     device: str
     train_rows: int
+    repeated_rows: int = 0
+    """Those of them that the adapter it started from had learnt already."""
     dev_rows: int
     overlong: int
     silent: int
@@ -133,7 +160,7 @@ def judgement(curve: Curve) -> str:
 
 
 def _text(story: Story, curve: Curve, settings: Mapping[str, Any]) -> str:
-    parts = [_headline(story, curve), _learning(curve), _rows(story), _speed(story, curve)]
+    parts = [_headline(story, curve), _learning(curve), *_stages(story.stages), _rows(story), _speed(story, curve)]
     if story.warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"- {warning}" for warning in story.warnings))
     if settings:
@@ -169,9 +196,26 @@ def _learning(curve: Curve) -> str:
     return f"## Did it learn?\n\n{judgement(curve)}{train}{table}{picture}"
 
 
+def _stages(stages: Sequence[StageTold]) -> Iterator[str]:
+    if not stages:
+        return
+    rows = []
+    for stage in stages:
+        steps = f"{stage.first_step} to {stage.last_step}" if stage.last_step else "not trained"
+        place = "beside the others" if stage.beside else "on top"
+        layer = f"{stage.layer}, {stage.ranks[1] - stage.ranks[0]} ranks {place}" if stage.layer else "the whole adapter"
+        losses = " | ".join("" if value is None else f"{value:.4f}" for value in (stage.began, stage.best, stage.gained))
+        rows.append(f"| {stage.name} | {layer} | {stage.rows} | {steps} | {losses} | {stage.min_gain or ''} |")
+    yield (
+        "## Stages\n\nDev losses in nats per token: as the stage began, the best of its checkpoints, and what it gained, beside what it was to gain.\n\n"
+        "| stage | trains | rows | steps | began | best | gained | wanted |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
+    )
+
+
 def _rows(story: Story) -> str:
+    repeated = f" ({story.repeated_rows} of them repeated from what it had learnt before)" if story.repeated_rows else ""
     lines = [
-        f"- {story.train_rows} train rows, {story.dev_rows} dev rows; the longest has {story.longest} tokens.",
+        f"- {story.train_rows} train rows{repeated}, {story.dev_rows} dev rows; the longest has {story.longest} tokens.",
         f"- {story.supervised_share:.0%} of the tokens are learnt (what the assistant says, and the token that ends a turn); the others are context.",
         f"- Left out: {story.overlong} rows over max_length, {story.silent} rows with nothing to learn.",
     ]

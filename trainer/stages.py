@@ -52,11 +52,11 @@ class StagedPlan:
     @property
     def checkpoint_steps(self) -> frozenset[int]:
         """Those of each stage; the last step of each is one."""
-        return frozenset(before + step for before, stage in self._placed() for step in stage.plan.checkpoint_steps)
+        return frozenset(before + step for before, stage in self.placed for step in stage.plan.checkpoint_steps)
 
     def stage_of(self, step: int) -> tuple[Stage, int]:
         """The stage of a step, and the steps before that stage."""
-        before, stage = next(placed for placed in reversed(self._placed()) if placed[0] < step)
+        before, stage = next(placed for placed in reversed(self.placed) if placed[0] < step)
         return stage, before
 
     def rate(self, step: int) -> float:
@@ -69,7 +69,9 @@ class StagedPlan:
         stage, before = self.stage_of(step)
         return [stage.rows[place] for place in stage.plan.rows(step - before)]
 
-    def _placed(self) -> list[tuple[int, Stage]]:
+    @property
+    def placed(self) -> list[tuple[int, Stage]]:
+        """Each stage behind the number of steps before it."""
         before, found = 0, []
         for stage in self.stages:
             found.append((before, stage))

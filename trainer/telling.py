@@ -12,11 +12,13 @@ from rendering.tokens import Renderer
 from store.bases import read_base
 from store.runs import SETTINGS
 from trainer.boards import Boards
-from trainer.corpus import Corpus
+from trainer.checkpoints import NOTE, kept
+from trainer.corpus import Corpus, RowsOfExamples
 from trainer.examples import Example
 from trainer.gauges import idle_reason
 from trainer.run import RunFolder, peak_memory_mb
-from trainer.runreport import ROWS_SHOWN, Shown, Story, write_report
+from trainer.runreport import ROWS_SHOWN, Shown, StageTold, Story, write_report
+from trainer.stages import staged_plan
 
 
 @contextmanager
@@ -43,9 +45,11 @@ def _story(task: TrainTask, config: Config, corpus: Corpus, run: RunFolder) -> S
         backend=task.backend,
         why=settings.get("backend", {}).get("why", ""),
         start=task.start_reason,
+        stages=tuple(_stages(config, corpus, run.root)) if config.stages else (),
         path=run.path,
         device=run.device,
         train_rows=len(train.kept),
+        repeated_rows=sum(row.drop in task.learnt for row in RowsOfExamples(train.kept)) if task.learnt else 0,
         dev_rows=len(corpus.dev),
         overlong=train.overlong,
         silent=train.silent,
@@ -58,6 +62,26 @@ def _story(task: TrainTask, config: Config, corpus: Corpus, run: RunFolder) -> S
         warnings=tuple(warnings),
         shown=tuple(_shown(Renderer.load(Path(task.base)), [train.kept[place] for place in range(min(ROWS_SHOWN, len(train.kept)))])),
     )
+
+
+def _stages(config: Config, corpus: Corpus, root: Path) -> Iterator[StageTold]:
+    """By the plan, and by the checkpoints: those of the runs before lie here too."""
+    notes = [json.loads((root / found.path / NOTE).read_bytes()) for found in kept(root)]
+    for before, stage in staged_plan(config, RowsOfExamples(corpus.train.kept)).placed:
+        mine = [note for note in notes if note.get("stage") == stage.name]
+        losses = [note["dev_loss"] for note in mine if note["dev_loss"] is not None]
+        yield StageTold(
+            name=stage.name,
+            rows=len(stage.rows),
+            first_step=before + 1,
+            last_step=mine[-1]["step"] if mine else None,
+            layer=stage.layer,
+            ranks=stage.ranks,
+            beside=stage.beside,
+            min_gain=stage.min_gain,
+            began=mine[0]["stage_began"] if mine else None,
+            best=min(losses, default=None),
+        )
 
 
 def _is_checkpointing(config: Config) -> bool:

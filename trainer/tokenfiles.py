@@ -40,7 +40,6 @@ from trainer.identity import names_sha256
 
 log = logging.getLogger(__name__)
 
-TOKENS = "tokens"
 MAKING = ".making"
 ROW = np.dtype(
     [("line", "<i4"), ("ids", "<i8"), ("num_ids", "<i4"), ("runs", "<i8"), ("num_runs", "<i4"), ("num_learnt", "<i4"), ("num_last", "<i4"), ("weight", "<f4")]

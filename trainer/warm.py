@@ -230,9 +230,10 @@ def main(arguments: list[str]) -> int:
     zygote = Zygote(channel)
     prepare(backend, base)
     require_unspoilt()
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    ready = Ready(memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, seconds=round(time.monotonic() - began, 1))
     with contextlib.suppress(BrokenPipeError):  # the daemon is gone: `serve` sees it
-        send(channel, Ready(memory_mb=memory_mb, seconds=round(time.monotonic() - began, 1)))
+        send(channel, ready)
+    log.info("ready for %s after %.1f s, at %d MiB", backend, ready.seconds, ready.memory_mb)
     order = zygote.serve()
     return 0 if order is None else carry_out(order)
 

@@ -20,7 +20,7 @@ from core.errors import ConfigError
         ("unsloth", {"training": {"corrections": "preference"}}, "training.corrections", ("peft",)),
         ("mlx", {"stages": [{"name": "first"}]}, "stages", ("peft",)),
         ("unsloth", {"distributed": {"processes": 2}}, "distributed.processes", ("peft",)),
-        ("mlx", {"distributed": {"ray_address": "auto"}}, "distributed.ray_address", ("peft",)),
+        ("mlx", {"distributed": {"ray_address": "auto"}, "training": {"network": True}}, "distributed.ray_address", ("peft",)),
     ],
 )
 def test_what_a_backend_cannot_do_names_the_key_and_who_could(backend: str, said: dict[str, Any], key: str, able: tuple[str, ...]) -> None:

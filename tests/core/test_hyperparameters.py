@@ -76,6 +76,25 @@ def test_an_adapter_that_is_trained_on_keeps_its_shape() -> None:
     assert told.warnings == ("lora.r 64 has no effect: the adapter that it goes on from has 4",)
 
 
+def test_layers_are_one_adapter_with_one_scale_that_the_servers_load() -> None:
+    stages = [{"name": "k", "share": 0.5, "layer": "knowledge", "r": 24}, {"name": "s", "share": 0.5, "layer": "skill"}, {"name": "m", "layer": "memory"}]
+    data = DataFacts(num_rows=9_000, num_dev=9)
+    assert (settled(data, stages=stages).config.lora.r, settled(data, stages=stages).config.lora.alpha) == (32, 32)
+    assert settled(data, stages=stages, serving={"max_rank": 64}).config.lora.r == 20, "24 + 20 + 20 are 64"
+    told = settled(data, stages=stages, serving={"max_rank": 64}, lora={"r": 40})
+    assert (told.config.lora.r, told.warnings) == (20, ("lora.r 40 is more than serving.max_rank = 64 allows: 20 counts",))
+    small = [{"name": "v", "layer": "preference", "r": 4}]
+    assert settled(data, stages=small).config.lora.alpha == 8, "by the rank that is trained"
+
+
+@pytest.mark.parametrize(("wish", "num_dev"), [({"min_gain": 0.1}, 0), ({"patience": 1}, 0), ({"patience": 3}, 9)])
+def test_a_wish_of_a_stage_that_nobody_can_see_fulfilled_is_warned_of(wish: dict[str, Any], num_dev: int) -> None:
+    data = DataFacts(num_rows=9_000, num_dev=num_dev)
+    (warning,) = settled(data, stages=[{"name": "a", **wish}]).warnings
+    assert "stage 'a'" in warning
+    assert "no effect" in warning
+
+
 def test_what_cannot_work_is_capped_even_where_it_was_set_and_then_a_warning_says_so() -> None:
     data = DataFacts(num_rows=2_000, model_max_length=1_024)
     assert (settled(data).config.max_length, settled(data).warnings) == (1_024, ())

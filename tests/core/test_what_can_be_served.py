@@ -8,6 +8,8 @@ from core.config import Config
 from core.errors import ConfigError
 from core.servable import require_servable
 
+LAYERS = [{"name": "k", "share": 0.5, "layer": "knowledge", "r": 24}, {"name": "s", "layer": "skill", "r": 8}]
+
 
 @pytest.mark.parametrize(
     ("config", "words"),
@@ -15,6 +17,7 @@ from core.servable import require_servable
         ({"method": "full"}, r"method = 'full' cannot be served.*a release is an adapter"),
         ({"lora": {"use_dora": True}}, r"lora.use_dora = true cannot be served.*vLLM"),
         ({"method": "full", "lora": {"use_dora": True}}, r"'full'.*; lora.use_dora"),
+        ({"serving": {"max_rank": 31}, "stages": LAYERS}, r"32 ranks together cannot be served.*serving.max_rank = 31"),
     ],
 )
 def test_what_no_server_loads_is_refused_by_key_and_reason(config: dict[str, Any], words: str) -> None:
@@ -24,6 +27,6 @@ def test_what_no_server_loads_is_refused_by_key_and_reason(config: dict[str, Any
     assert "lorad train FILE" in caught.value.hint
 
 
-@pytest.mark.parametrize("config", [{}, {"method": "qlora"}, {"lora": {"use_rslora": True, "r": 128}}])
+@pytest.mark.parametrize("config", [{}, {"method": "qlora"}, {"lora": {"use_rslora": True, "r": 128}}, {"serving": {"max_rank": 32}, "stages": LAYERS}])
 def test_what_servers_load_passes(config: dict[str, Any]) -> None:
     require_servable(Config.model_validate(config))

@@ -158,3 +158,11 @@ def test_the_fake_is_chosen_by_the_environment_alone(tmp_path: Path, monkeypatch
     found = sensors_here()
     assert isinstance(found, FakeSensors)
     assert found.gpus() == []
+
+
+def test_a_training_of_several_processes_sees_as_many_cards(home: Home, fake: Callable[..., FakeSensors]) -> None:
+    devices = Devices(home, 1, fake(gpu(), gpu(uuid="GPU-b"), gpu(uuid="GPU-c")))
+    devices.look(Config.model_validate({"distributed": {"processes": 2}}), set)
+    assert devices.environment(0) == {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
+    devices.look(CONFIG, set)
+    assert devices.environment(0) == {"CUDA_VISIBLE_DEVICES": "GPU-a"}

@@ -20,10 +20,12 @@ class Trouble:
     kind: str = ""
     slow_s: float = 0.0
     """Of every step of the first process."""
+    exact: bool = True
+    """Whether all of them compute in fp32, whatever the machine can do."""
 
 
 def live(root: str, environment: Mapping[str, str], trouble: Trouble) -> None:
-    """Carry out the spec in `root` in fp32, each step as slow as asked."""
+    """Carry out the spec in `root`."""
     os.environ.update(environment)
     import torch
 
@@ -32,7 +34,8 @@ def live(root: str, environment: Mapping[str, str], trouble: Trouble) -> None:
     from trainer.backends.model import Place
 
     Training: Any = training.Training
-    training.choose_place = lambda: Place(device="cpu", dtype=torch.float32)
+    if trouble.exact:
+        training.choose_place = lambda: Place(device="cpu", dtype=torch.float32)
 
     real, met = Training._gradients, []
 
@@ -68,12 +71,15 @@ def ended(process: BaseProcess) -> int | None:
     return process.exitcode
 
 
-def as_torchrun(size: int) -> list[dict[str, str]]:
-    """The environment of each process, as torchrun sets it."""
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+        return int(probe.getsockname()[1])
+
+
+def as_torchrun(size: int) -> list[dict[str, str]]:
+    """The environment of each process, as torchrun sets it."""
+    shared = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
 
 

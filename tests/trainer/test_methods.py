@@ -94,7 +94,7 @@ def test_without_bitsandbytes_the_package_to_install_is_named(tiny_base: Path, t
     with pytest.raises(ChildError, match="'bitsandbytes'") as caught:
         methods.new_trainee(tiny_base, choose_place(), tiny_config.model_copy(update={"method": "qlora"}))
     assert (caught.value.code, caught.value.exit_code) == ("METHOD_NOT_INSTALLED", ChildExit.BAD_SPEC)
-    assert "pip install 'lorad[cpu]'" in caught.value.hint
+    assert "pip install 'lorad[qlora]'" in caught.value.hint
 
 
 def test_a_base_that_is_quantised_already_is_refused(tiny_base: Path, tiny_config: Config, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A training of two processes is the training of one, up to rounding; it resumes to the bit, and knows who is gone."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -10,13 +12,15 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from process_cases import Trouble, ended, forked, run_both
+from process_cases import Trouble, as_torchrun, ended, forked, free_port, run_both
 from safetensors.torch import load_file
 from trainer_cases import note_of, progress_of, questions, results_of, wait_until
 
 from core.config import Config
+from core.errors import ChildError
 from core.exits import ChildExit
 from core.tasks import RowsOf, TrainTask
+from trainer.follower import joined
 from trainer.run import RunFolder
 
 RunIn = Callable[..., RunFolder]
@@ -132,5 +136,23 @@ def test_a_base_that_is_split_over_both_is_trained_as_a_whole_one(task: TrainTas
     assert ended(forked(whole.root, {})) == 0
     assert run_both(halves.root) == [0, 0], (halves.root / "exit.json").read_text()
     ours, theirs = adapter_of(halves), adapter_of(whole)
-    print("DIFF", float((ours - theirs).norm() / theirs.norm()), [c.dev_loss for c in results_of(halves).candidates],  [c.dev_loss for c in results_of(whole).candidates])
     assert float((ours - theirs).norm() / theirs.norm()) < WEIGHT_BOUND
+
+
+@pytest.mark.full
+def test_torchrun_starts_them_as_well(task: TrainTask, run_in: RunIn) -> None:
+    """Each has a folder of its own below the first one's; they stay in one network, and Python keeps them from any other."""
+    run = run_in("run", task)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    done = subprocess.run([*command, "-m", "trainer", str(run.root)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "process 2 of 2 (gloo)" in done.stderr
+    assert note_of(run).steps == 6
+    assert json.loads((run.root / "ranks/1/progress.jsonl").read_text().splitlines()[-1])["network"] == "guarded"
+
+
+def test_torchrun_over_several_machines_needs_an_open_network(task: TrainTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**as_torchrun(4)[0], "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ChildError, match=r"training\.network is false"), joined(Config.model_validate(dict(task.settings)), task, RunFolder(Path("unused"))):
+        pass

@@ -24,7 +24,7 @@ from trainer.run import RunFolder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="trainers start cold elsewhere")
 THREADS = 2
-BUSY_S = 0.05
+BUSY_S = 0.03
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(root / "hf")
     write_tokenizer(root / "hf")
     made = {"model_path": str(root / "hf"), "models_dir": str(root / "models"), "batch_size": 8, "learning_rate": 5e-3, "max_length": 128}
-    config = Config.model_validate({**made, "training": {"epochs": 4.0, "checkpoints": 1, "boards": [], "warmup_steps": 1}})
+    config = Config.model_validate({**made, "training": {"epochs": 2.0, "checkpoints": 1, "boards": [], "warmup_steps": 1}})
     return pull(config, lambda line: None), config.model_dump(mode="json")
 
 

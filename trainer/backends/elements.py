@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-import torch._inductor.config
 import torch.nn.functional as F
 
 from core.config import Config
@@ -106,7 +105,9 @@ class Elements:
 
         On a CPU the norms alone: what is compiled for a gate or for turning heads was slower there than torch's own.
         """
-        torch._inductor.config.compile_threads = 1  # no processes of its own beside a trainer child
+        from torch._inductor import config as inductor  # seconds of CPU: only where something is compiled
+
+        inductor.compile_threads = 1  # no processes of its own beside a trainer child
         norms: dict[str, Any] = {"add_norm": torch.compile(add_norm, dynamic=True), "add_norm_slope": torch.compile(add_norm_slope, dynamic=True)}
         if device.type != "cuda":
             return replace(cls.plain(activation), **norms, is_compiled=True)

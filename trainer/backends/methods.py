@@ -4,6 +4,7 @@
 served. `full` leaves a whole model, which no server takes as a release: it is for `lorad train --out` alone.
 """
 
+import json
 import logging
 import shutil
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from core.config import Config
 from core.errors import ChildError
 from core.exits import ChildExit
 from store.bases import TEMPLATE, TOKENIZER, weights_folder
-from trainer.backends.model import Place, load_base, new_adapter, put_adapter_weights, write_adapter
+from trainer.backends.model import ADAPTER_CONFIG, Place, load_base, new_adapter, put_adapter_weights, write_adapter
 from trainer.settling import described_model
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ def put_start(model: Any, folder: Path) -> None:
     """Begin with the weights of an earlier training. Raises ChildError ADAPTER_UNFIT where they are of another base, shape or method."""
     try:
         put_trained_weights(model, folder)
+        _require_same_scale(model, folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         words = str(error).strip().splitlines()
         raise ChildError(
@@ -103,3 +105,13 @@ def put_start(model: Any, folder: Path) -> None:
             code="ADAPTER_UNFIT",
             exit_code=ChildExit.BAD_SPEC,
         ) from None
+
+
+def _require_same_scale(model: Any, folder: Path) -> None:
+    """Raises ValueError where the adapter's own config scales it otherwise than `model` does: equal tensors would mean another adapter."""
+    if not isinstance(model, PeftModel):
+        return
+    shape, told = model.peft_config["default"], json.loads((folder / ADAPTER_CONFIG).read_bytes())
+    for key in ("r", "lora_alpha", "use_rslora", "use_dora"):
+        if told.get(key, False) != getattr(shape, key):
+            raise ValueError(f"it has {key} = {told.get(key, False)!r}, and the training {getattr(shape, key)!r}")

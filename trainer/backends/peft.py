@@ -31,6 +31,11 @@ class PeftBackend:
         """Train and leave sealed checkpoints in `run`. Raises ChildError, Stopped, IntegrityError."""
         config = config_of(task)
         run.report("load")
+        if config.distributed.ray_address:
+            from trainer.backends.cluster import train_in_cluster
+
+            train_in_cluster(task, config, run)
+            return
         corpus = read_corpus(task, config, run)
         hush()
         from trainer.backends.model import device_here

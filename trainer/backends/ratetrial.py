@@ -100,7 +100,7 @@ def _try(setup: Setup, run: RunFolder, rate: float) -> Trial:
 def _short(config: Config, rate: float, num_rows: int) -> Config:
     steps = trial_steps(config, num_rows)
     training = config.training.model_copy(update={"max_steps": steps, "checkpoints": 1, "patience": 0, "auto_rate": False})
-    return config.model_copy(update={"learning_rate": rate, "training": training})
+    return config.model_copy(update={"learning_rate": rate, "training": training, "stages": ()})  # one rate is sought for all
 
 
 def _earlier_rate(setup: Setup) -> tuple[float, str] | None:

@@ -21,13 +21,14 @@ from store.child import Stopped
 from store.durable import replace_file
 from trainer import checkpoints
 from trainer.examples import Examples, require_trainable
-from trainer.plan import Plan
 from trainer.probes import NUM_TOKENS, PROBE, read_prompts
 from trainer.profiled import profiled
+from trainer.replay import with_replay
 from trainer.run import RunFolder
 from trainer.scores import Header, Score, shift_rows, write_scores, write_shift
 from trainer.settings import config_of
 from trainer.settling import Device, Encoded, settle_training
+from trainer.stages import StagedPlan, staged_plan
 
 STEP_S = 0.02
 FIRST_LOSS = 3.5
@@ -44,13 +45,14 @@ class StubBackend:
     def train(self, task: TrainTask, run: RunFolder) -> None:
         """Leave made-up checkpoints in `run`, as a training would. Raises ChildError, Stopped."""
         config = config_of(task)
-        rows = profiled(read_rows(task.rows), config, run)
+        rows = profiled(with_replay(read_rows(task.rows), task.learnt, config.training.replay_share, config.training.seed), config, run)
         found = [row for row in rows if row.split == "train"]
         if not found:
             require_trainable(Examples(), config.max_length, config.training.max_overlong_share)
         has_dev = any(row.split == "dev" for row in rows)
         config = settle_training(task, config, Encoded(rows=found, num_dev=sum(row.split == "dev" for row in rows)), Device(name="stub"), run)
-        plan = Plan.of(config, len(found))
+        plan = staged_plan(config, found)
+        config = config.model_copy(update={"lora": config.lora.model_copy(update={"r": plan.rank})})
         run.rows, run.device = len(found), "stub"
         run.total_steps = plan.total_steps
         run.micro_batch = task.micro_batch or config.training.micro_batch or config.batch_size
@@ -109,7 +111,7 @@ def _dev_loss(steps: int) -> float:
     return FIRST_LOSS - _gain(steps)
 
 
-def _report(run: RunFolder, plan: Plan, loss: float) -> None:
+def _report(run: RunFolder, plan: StagedPlan, loss: float) -> None:
     step = run.steps
     eta_s = STEP_S * (plan.total_steps - step)
     run.report("train", last=step in (1, plan.total_steps), step=step, total_steps=plan.total_steps, loss=loss, lr=plan.rate(step), eta_s=eta_s, made_up=True)
