@@ -190,7 +190,6 @@ def test_layers_side_by_side_are_those_that_were_trained_apart(task: Change, run
         expected = torch.cat([weights[name] for weights in apart], dim=0 if ".lora_A." in name else 1)
         far = max(far, float((tensor - expected).abs().max()))
         on_top = max(on_top, float((other[name] - expected).abs().max()))
-    print(far, on_top)
     assert far < 1e-5
     assert on_top > 1e-3, "a layer on top of another learns something else"
 
@@ -249,7 +248,7 @@ def dev_losses(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float]], 
     return be
 
 
-IMPATIENT = [{**BARE[0], "epochs": 3, "patience": 1}, BARE[1]]  # 6 steps, then 4
+IMPATIENT: list[dict[str, Any]] = [{**BARE[0], "epochs": 3, "patience": 1}, BARE[1]]  # 6 steps, then 4
 
 
 def test_patience_in_the_first_stage_lets_the_second_begin(dev_losses: Any, trained: Any) -> None:
