@@ -227,8 +227,8 @@ def _rows(story: Story) -> str:
 def _speed(story: Story, curve: Curve) -> str:
     pace = sorted(curve.pace)
     told = [f"- {pace[len(pace) // 2]:,.0f} tokens/s at the median step." if pace else "- No step was timed."]
-    if any(curve.shares):
-        told.append(f"- {sorted(curve.shares)[len(curve.shares) // 2]:.0%} of what this device's matrix products alone would allow.")
+    if shares := sorted(share for share in curve.shares if share):
+        told.append(f"- {shares[len(shares) // 2]:.0%} of what this device's matrix products alone would allow.")
     if story.gpu_use is not None:
         told.append(f"- The GPU worked {story.gpu_use:.0%} of the time.")
     told.append(f"- At most {story.memory_mb:,} MiB of memory; forward passes of up to {story.micro_batch or story.batch_size} rows.")

@@ -142,6 +142,7 @@ class PlayedChildren:
         self.asked_to_stop.add(job)
 
     was_refused = False
+    warm = Nobody()
 
     def free_slots(self) -> tuple[int, ...]:
         return () if any(slot is not None for _, slot in self.alive.values()) else (0,)

@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 RESUME_EVERY_S = 300.0
 SPARE_BYTES = 16 * MB
+LIMIT_AFTER_S = 20.0
 
 
 class Training:
@@ -239,20 +240,22 @@ class Training:
             grad_norm=norm,
             clipped=self.stability.clipped,
             tokens_per_s=tokens / seconds,
-            share_of_limit=tokens / seconds / self._limit(),
+            share_of_limit=self._share_of_limit(tokens / seconds),
             supervised_share=self.setup.train.supervised_share,
             eta_s=each_s * (run.total_steps - run.steps),
             warning=warning or None,
             stage_name=self._stage_name,
         )
 
-    def _limit(self) -> float:
-        """Tokens per second that this device's matrix products alone would allow; measured once, after the first step."""
+    def _share_of_limit(self, tokens_per_s: float) -> float | None:
+        """Of what this device's matrix products alone would allow: measured once, in a training that lasts; None before."""
         if not self._limit_tokens_s:
+            if time.monotonic() - self.started_at < LIMIT_AFTER_S:
+                return None
             inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             per_token = flops_per_token(self.model, self.setup.train.supervised_share)
             self._limit_tokens_s = product_flops(self.model.device, inner.get_input_embeddings().weight.dtype) / per_token
-        return self._limit_tokens_s
+        return tokens_per_s / self._limit_tokens_s
 
     # ---------------------------------------------------------------- checkpoints
 
