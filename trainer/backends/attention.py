@@ -2,8 +2,8 @@
 
 Where rows begin alike, their common tokens lie once at the front: every row attends to them and to itself.
 
-Axes: T all tokens of the batch, H query heads, K key/value heads, G = H / K, D head size; P tokens of the prefix;
-of one row: N own tokens, M = P + N keys; of one tile: Q consecutive queries. B batch (always 1), where transformers hands over tensors.
+Axes: T all tokens of the batch, H query heads, K key/value heads, G = H / K, D head size; of one row: N own tokens,
+M = prefix + N keys; of one tile: Q consecutive queries. B batch (always 1), where transformers hands over tensors.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -59,52 +59,49 @@ class Plain:
 
     def forward(self, heads: Heads, rows: Rows, scale: float, out_THD: torch.Tensor, *, keep: bool = True) -> Any:
         """Fills `out`; returns the kept probabilities, tile by tile, with `rows` and `scale`."""
-        num_kv = heads[1].shape[1]
-        queries_KTGD, keys_KTD, values_KTD = _by_kv_head(heads[0], num_kv), _first(heads[1]), _first(heads[2])
-        mixed_KTGD = torch.empty_like(queries_KTGD)
+        queries_THD, keys_TKD, values_TKD = heads
+        num_kv = keys_TKD.shape[1]
         kept: list[torch.Tensor | None] = []
-        above = _above(queries_KTGD)
+        above = _above(queries_THD)
         for span in rows.spans:
-            keys_KMD, values_KMD = _with_prefix(keys_KTD, span, rows), _with_prefix(values_KTD, span, rows)
+            keys_KMD, values_KMD = _with_prefix(keys_TKD, span, rows), _with_prefix(values_TKD, span, rows)
             for tile in _tiles(span, rows.prefix):
-                weights = _weights(_of_tile(queries_KTGD, tile), keys_KMD, tile, scale, above)
-                torch.bmm(weights, values_KMD[:, : tile.keys], out=_of_tile(mixed_KTGD, tile))  # K, Q G, D
+                weights = _weights(_grouped(queries_THD, tile, num_kv), keys_KMD, tile, scale, above)
+                mixed = torch.bmm(weights, values_KMD[:, : tile.keys])  # K, G Q, D
+                _put(mixed, out_THD[tile.start : tile.end])
                 kept.append(weights if keep and span[1] - span[0] <= LONGEST_KEPT else None)
-        _put(mixed_KTGD, out_THD)
         return kept, rows, scale
 
     def backward(self, kept: Any, grad_THD: torch.Tensor, heads: Heads, out: Heads) -> None:
         """Fills `out`. Gradients of the common tokens add up over rows in fp32."""
         probabilities, rows, scale = kept
-        num_kv, size = heads[1].shape[1:]
-        queries_KTGD, keys_KTD, values_KTD = _by_kv_head(heads[0], num_kv), _first(heads[1]), _first(heads[2])
-        grad_KTGD, slopes_KTGD = _by_kv_head(grad_THD, num_kv), torch.empty_like(queries_KTGD)
-        grads_2KTD = keys_KTD.new_zeros(2, *keys_KTD.shape)  # of keys and values
-        common_2KPD = keys_KTD.new_zeros(2, num_kv, rows.prefix, size, dtype=torch.float32)  # of those of the prefix
-        above, number = _above(queries_KTGD), 0
+        queries_THD, keys_TKD, values_TKD = heads
+        num_kv, size = keys_TKD.shape[1:]
+        common = keys_TKD.new_zeros(2, num_kv, rows.prefix, size, dtype=torch.float32)  # gradients of the prefix's keys and values
+        above, number = _above(queries_THD), 0
         for span in rows.spans:
-            keys_KMD, values_KMD = _with_prefix(keys_KTD, span, rows), _with_prefix(values_KTD, span, rows)
-            own_2KND, sees_more = grads_2KTD[:, :, span[0] : span[1]], rows.prefix and span[0]
-            grads_2KMD = own_2KND.new_zeros(2, *keys_KMD.shape) if sees_more else own_2KND
+            keys_KMD, values_KMD = _with_prefix(keys_TKD, span, rows), _with_prefix(values_TKD, span, rows)
+            grad_keys, grad_values = torch.zeros_like(keys_KMD), torch.zeros_like(values_KMD)
             for tile in _tiles(span, rows.prefix):
-                queries, weights = _of_tile(queries_KTGD, tile), probabilities[number]
+                queries, weights = _grouped(queries_THD, tile, num_kv), probabilities[number]
                 weights = _weights(queries, keys_KMD, tile, scale, above) if weights is None else weights
                 probabilities[number] = None
-                grad = _of_tile(grad_KTGD, tile)
-                grads_2KMD[1, :, : tile.keys].baddbmm_(weights.transpose(1, 2), grad)
+                grad = _grouped(grad_THD, tile, num_kv)
+                grad_values[:, : tile.keys].baddbmm_(weights.transpose(1, 2), grad)
                 slope = torch.bmm(grad, values_KMD[:, : tile.keys].transpose(1, 2))
                 slope = torch.ops.aten._softmax_backward_data(slope, weights, -1, weights.dtype).mul_(scale)
-                torch.bmm(slope, keys_KMD[:, : tile.keys], out=_of_tile(slopes_KTGD, tile))
-                grads_2KMD[0, :, : tile.keys].baddbmm_(slope.transpose(1, 2), queries)
+                _put(torch.bmm(slope, keys_KMD[:, : tile.keys]), out[0][tile.start : tile.end])
+                grad_keys[:, : tile.keys].baddbmm_(slope.transpose(1, 2), queries)
                 number += 1
-            if sees_more:
-                own_2KND.copy_(grads_2KMD[:, :, rows.prefix :])
-                common_2KPD.add_(grads_2KMD[:, :, : rows.prefix])
+            own = slice(span[0], span[1])
+            shared = grad_keys.shape[1] - (span[1] - span[0])
+            out[1][own], out[2][own] = grad_keys[:, shared:].transpose(0, 1), grad_values[:, shared:].transpose(0, 1)
+            if shared:
+                common[0].add_(grad_keys[:, :shared])
+                common[1].add_(grad_values[:, :shared])
         if rows.prefix:
-            grads_2KTD[:, :, : rows.prefix] += common_2KPD
-        _put(slopes_KTGD, out[0])
-        for place, grad_KTD in zip(out[1:], grads_2KTD, strict=True):
-            place.copy_(grad_KTD.transpose(0, 1))
+            out[1][: rows.prefix] += common[0].transpose(0, 1)
+            out[2][: rows.prefix] += common[1].transpose(0, 1)
 
 
 def _tiles(span: tuple[int, int], prefix: int) -> Iterator[_Tile]:
@@ -115,39 +112,32 @@ def _tiles(span: tuple[int, int], prefix: int) -> Iterator[_Tile]:
         yield _Tile(first, last, before + last - start)
 
 
-def _first(heads_TKD: torch.Tensor) -> torch.Tensor:
-    """K T D, contiguous."""
-    return heads_TKD.transpose(0, 1).contiguous()
-
-
-def _with_prefix(heads_KTD: torch.Tensor, span: tuple[int, int], rows: Rows) -> torch.Tensor:
+def _with_prefix(heads_TKD: torch.Tensor, span: tuple[int, int], rows: Rows) -> torch.Tensor:
     """Keys or values that a row sees, K M D."""
-    own_KND = heads_KTD[:, span[0] : span[1]]
-    return torch.cat([heads_KTD[:, : rows.prefix], own_KND], 1) if rows.prefix and span[0] else own_KND
+    own = heads_TKD[span[0] : span[1]]
+    seen = torch.cat([heads_TKD[: rows.prefix], own]) if rows.prefix and span[0] else own
+    return seen.transpose(0, 1).contiguous()
 
 
-def _by_kv_head(heads_THD: torch.Tensor, num_kv: int) -> torch.Tensor:
-    """K T G D, contiguous: the heads of one key/value head, token by token, so that those of a tile lie together."""
-    return heads_THD.unflatten(1, (num_kv, -1)).transpose(0, 1).contiguous()
+def _grouped(heads_THD: torch.Tensor, tile: _Tile, num_kv: int) -> torch.Tensor:
+    """The tile's heads by their key/value head: K, G Q, D."""
+    size = heads_THD.shape[-1]
+    return heads_THD[tile.start : tile.end].unflatten(1, (num_kv, -1)).permute(1, 2, 0, 3).reshape(num_kv, -1, size)
 
 
-def _of_tile(heads_KTGD: torch.Tensor, tile: _Tile) -> torch.Tensor:
-    """The tile's heads, K, Q G, D: a view."""
-    return heads_KTGD[:, tile.start : tile.end].flatten(1, 2)
-
-
-def _put(heads_KTGD: torch.Tensor, out_THD: torch.Tensor) -> None:
-    """The inverse of `_by_kv_head`."""
-    out_THD.unflatten(1, (len(heads_KTGD), -1)).copy_(heads_KTGD.transpose(0, 1))
+def _put(grouped: torch.Tensor, out_QHD: torch.Tensor) -> None:
+    """The inverse of `_grouped`."""
+    num_kv, _, size = grouped.shape
+    out_QHD.unflatten(1, (num_kv, -1)).copy_(grouped.view(num_kv, -1, len(out_QHD), size).permute(2, 0, 1, 3))
 
 
 def _weights(queries: torch.Tensor, keys_KMD: torch.Tensor, tile: _Tile, scale: float, above: torch.Tensor) -> torch.Tensor:
-    """Probabilities K, Q G, keys."""
+    """Probabilities K, G Q, keys."""
     num_kv, num_rows, _ = queries.shape
     width = tile.end - tile.start
     weights = queries.new_empty(num_kv, num_rows, tile.keys)
     torch.baddbmm(weights, queries, keys_KMD[:, : tile.keys].transpose(1, 2), beta=0, alpha=scale, out=weights)
-    weights.view(num_kv, width, -1, tile.keys)[..., tile.keys - width :].add_(above[:width, None, :width])
+    weights.view(num_kv, -1, width, tile.keys)[..., tile.keys - width :].add_(above[:width, :width])
     return torch.softmax(weights, -1)
 
 
