@@ -23,6 +23,8 @@ class Abilities:
     resume: bool = True  # to the bit where the hardware allows it
     dora: bool = False
     rslora: bool = True
+    patience: bool = True  # ends early by the dev loss
+    auto_rate: bool = True
     stages: bool = False
     many_processes: bool = False
 
@@ -44,7 +46,14 @@ ABILITIES: dict[str, Abilities] = {
         stages=True,
         many_processes=True,
     ),
-    "mlx": Abilities(methods=frozenset({"lora"}), objectives=frozenset({"sft"}), optimizers=frozenset({"adamw"}), packing=False),
+    "mlx": Abilities(
+        methods=frozenset({"lora"}),
+        objectives=frozenset({"sft"}),
+        optimizers=frozenset({"adamw"}),
+        packing=False,
+        patience=False,
+        auto_rate=False,
+    ),
     "stub": Abilities(
         methods=frozenset({"lora", "qlora", "full"}),
         objectives=frozenset({"sft", "dpo", "kto", "orpo"}),
@@ -103,6 +112,8 @@ def _asked(config: Config, objective: str) -> Iterator[tuple[str, object, str]]:
     yield "training.optimizer", config.training.optimizer, "optimizers"
     yield "lora.use_dora", config.lora.use_dora, "dora"
     yield "lora.use_rslora", config.lora.use_rslora, "rslora"
+    yield "training.patience", config.training.patience, "patience"
+    yield "training.auto_rate", config.training.auto_rate, "auto_rate"
     yield "stages", len(config.stages), "stages"
     spread = config.distributed
     yield "distributed.processes", spread.processes if spread.processes > 1 else 0, "many_processes"

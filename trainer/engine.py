@@ -7,6 +7,7 @@ from core.errors import ChildError, ConfigError
 from core.exits import ChildExit
 from core.starting import begins_on_base
 from core.tasks import ExitNote, TrainTask
+from rendering.rows import spec_of
 from store.child import clock
 from store.runs import write_spec
 from trainer.backends import find
@@ -55,6 +56,7 @@ class TrainerEngine:
 
     def _require_able(self) -> None:
         try:
-            require_able(config_of(self.spec), self.spec.backend)
+            taught = (spec_of(source).objective for source in self.spec.rows)
+            require_able(config_of(self.spec), self.spec.backend, next((objective for objective in taught if objective != "sft"), ""))
         except ConfigError as error:
             raise ChildError(error.what, hint=error.hint, code=error.code, exit_code=ChildExit.BAD_SPEC) from None

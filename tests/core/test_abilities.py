@@ -19,6 +19,8 @@ from core.errors import ConfigError
         ("mlx", {"training": {"optimizer": "adamw_8bit"}}, "training.optimizer", ("unsloth", "peft")),
         ("unsloth", {"training": {"corrections": "preference"}}, "training.corrections", ("peft",)),
         ("mlx", {"stages": [{"name": "first"}]}, "stages", ("peft",)),
+        ("mlx", {"training": {"patience": 2}}, "training.patience", ("unsloth", "peft")),
+        ("mlx", {"training": {"auto_rate": True}}, "training.auto_rate", ("unsloth", "peft")),
         ("unsloth", {"distributed": {"processes": 2}}, "distributed.processes", ("peft",)),
         ("mlx", {"distributed": {"ray_address": "auto"}, "training": {"network": True}}, "distributed.ray_address", ("peft",)),
     ],

@@ -116,3 +116,15 @@ def test_the_child_trains_with_mlx(
     process = child(run)
     assert process.wait(120) == 0, (run.root / "log.txt").read_text()[-2000:]  # type: ignore[attr-defined]
     assert note_of(run).candidates[-1].step == 6
+
+
+def test_pairs_are_refused_before_anything_is_loaded(config: Config, tiny_base: Path, train_drop: RowsOf, run_in: Callable[..., RunFolder]) -> None:
+    from dataclasses import replace
+
+    from core.errors import ChildError
+    from trainer.engine import TrainerEngine
+
+    task = task_of(config, tiny_base, replace(train_drop, schema_id="preference_v1"), "mlx")
+    with pytest.raises(ChildError, match="objective = 'dpo'") as caught:
+        TrainerEngine(task, run_in("pairs")).run()
+    assert caught.value.code == "BACKEND_UNABLE"
