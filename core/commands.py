@@ -1,6 +1,7 @@
 """Wishes of people: one file each in `commands/`, absolute and short-lived, so that a late or repeated one does no harm."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -23,6 +24,10 @@ class CommandKind(StrEnum):
     GC = "gc"
     SNAPSHOT = "snapshot"
     BACKUP = "backup"
+    MARK = "mark"  # tags, note, label or expiry of a release
+    IMPORT = "import"  # an adapter folder or package of others becomes a release
+    FORGET = "forget"  # rows, drops or sources
+    RATE = "rate"  # a person's blind rating of a held or ranked job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,7 @@ class Command:
     seen: str = ""
     reason: str = ""
     actor: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)  # more words of the wish, by kind
     made_at: datetime
     expires_at: datetime
 

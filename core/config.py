@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_origin
 from pydantic import Field, ValidationError, model_validator
 
 from core.errors import ConfigError
+from core.evaluation import RankingConfig
 from core.names import DEFAULT_BASE, DEFAULT_HOME
 from core.recipe import DistributedConfig, LoraConfig, ProfileConfig, Stages, TrainingConfig
 from core.sections import (
@@ -18,7 +19,6 @@ from core.sections import (
     AlertsConfig,
     DeployConfig,
     InboxConfig,
-    RankingConfig,
     RetentionConfig,
     ScheduleConfig,
     Section,

@@ -77,19 +77,6 @@ class ValidationConfig(Section):
             raise ValueError(f"{error.what}; {error.hint}") from None
 
 
-class RankingConfig(Section):
-    """What counts as better."""
-
-    resamples: Annotated[int, Field(ge=100)] = 10_000
-    """Bootstrap resamples."""
-    margin: Annotated[float, Field(ge=0)] = 0.02
-    """How much worse (nats per token) a candidate may be on earlier drops' rows and still count as not worse."""
-    min_gate_groups: Count = 30
-    """Fewer gate groups of this drop than this are too weak to judge by: the job is held."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the resamples."""
-
-
 class TargetConfig(Section):
     """One inference box."""
 

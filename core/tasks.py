@@ -52,8 +52,21 @@ class ScoreModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteOf:
+    """A regression suite to score: a file of `rendering.suites`, or a task of lm-evaluation-harness."""
+
+    name: str
+    path: str  # empty: lm-evaluation-harness knows it by its name
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreTask:
-    """Per-example completion loss of each model on one split, one file `scores/<split>-<model>.jsonl` a model."""
+    """Per-example completion loss of each model on one split, one file `scores/<split>-<model>.jsonl` a model.
+
+    With `answers`, greedy answers to that many rows of the split too: `samples/answers-<split>-<model>.jsonl`, key
+    `answers/<split>/<model>`. With `suites`, the value of each item: `scores/suite-<name>-<model>.jsonl`, key `suite/<name>/<model>`.
+    """
 
     job: str
     backend: str
@@ -66,6 +79,9 @@ class ScoreTask:
     shift: str | None = None  # model id: also write scores/shift-<split>-<model>.jsonl (this drop's rows under another row's prompt)
     this_drop: str = ""
     micro_batch: int | None = None  # as in TrainTask
+    answers: int = 0  # rows of the split to answer; 0: none
+    suites: tuple[SuiteOf, ...] = ()
+    cache: str = ""  # folder of suite results by content; empty: below the run folder
     kind: Literal["score"] = "score"
 
 
@@ -79,7 +95,7 @@ class RankTask:
     this_drop: str
     candidates: tuple[Candidate, ...]
     incumbent: str  # model id: base or a release id
-    scores: Mapping[str, str]  # "<split>/<model>" or "shift/<model>" -> absolute path
+    scores: Mapping[str, str]  # "<split>/<model>", "shift/<model>", "answers/<split>/<model>", "suite/<name>/<model>" -> absolute path
     settings: Mapping[str, object]
     best: str | None = None
     looks: int = 0
@@ -118,6 +134,18 @@ class EmbedTask:
     max_tokens: int = 128  # of a text; the rest is not looked at
     threads: int = 1
     kind: Literal["embed"] = "embed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportTask:
+    """Write one release, or an adapter folder, in another form. Asked for by the command line or by packing."""
+
+    form: str  # peft, merged, gguf, merged-gguf, mlx, onnx, torch-export, torchscript
+    adapter: str  # folder with adapter_config.json and adapter_model.safetensors
+    base: str  # folder of the sealed base
+    out: str  # folder to write; made aside and renamed in
+    settings: Mapping[str, object] = field(default_factory=dict)
+    kind: Literal["export"] = "export"
 
 
 Task = TrainTask | ScoreTask | RankTask | PackTask

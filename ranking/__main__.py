@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from core.errors import ChildError
 from core.exits import ChildExit
 from core.records import VerdictWord
-from core.sections import RankingConfig
+from core.evaluation import RankingConfig
 from core.tasks import ExitNote, RankTask
 from ranking.evidence import RANKING, VERDICT, Rules
 from ranking.order import order

@@ -16,7 +16,7 @@ CPU_FLAGS = Path("/proc/cpuinfo")
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 
 # Threads that spin at a barrier burn the time slice that the thread they wait for would need. Measured on 2 cores with
-# one busy neighbour: 29 tokens/s spinning, 300 to 500 sleeping; alone, sleeping costs about a fifth (515 to 640 against 800).
+# one busy neighbour: 29 tokens/s spinning, 300 to 500 sleeping. A training changes between both (trainer.backends.patience).
 PATIENT = {"OMP_WAIT_POLICY": "passive"}
 
 

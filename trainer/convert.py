@@ -27,6 +27,7 @@ from rendering.folders import renderer_of_folder
 from store.bases import BASE, TEMPLATE, TOKENIZER, Base, base_folder, hub_folder, is_hub_id, models_dir
 from store.codec import write
 from store.durable import made_aside, replace_file
+from store.engines import let_threads_sleep
 from store.locks import take_lock
 from store.seals import hash_file, is_sealed, seal
 from trainer.hub import fetch
@@ -145,6 +146,7 @@ def _one_gguf(folder: Path) -> Path | None:
 def _dequantise(gguf: Path, out: Path) -> Any:
     """Write weights (bf16), config and tokenizer of a GGUF file to `out`; returns the tokenizer."""
     hush()
+    let_threads_sleep()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -207,6 +209,7 @@ def _turn_end(original: Path) -> str:
 def _copy_tokenizer(original: Path, out: Path) -> Any:
     """Put tokenizer.json and the chat template of a local model into `out`; a slow tokenizer is converted."""
     hush()
+    let_threads_sleep()
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(original), local_files_only=True)

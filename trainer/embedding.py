@@ -15,7 +15,7 @@ from core.errors import ChildError
 from core.exits import ChildExit
 from core.tasks import EmbedTask
 from store.durable import replace_file
-from store.engines import cpu_has_bf16
+from store.engines import cpu_has_bf16, let_threads_sleep
 from store.seals import is_sealed
 from trainer.run import RunFolder
 from trainer.silence import hush
@@ -74,6 +74,7 @@ class SentenceModel:
         if not is_sealed(folder):
             raise _unfit(f"no sentence model in {str(folder)!r}", "run `lorad models pull all-minilm-l6-v2`")
         hush()
+    let_threads_sleep()
         import torch
         from tokenizers import Tokenizer
         from transformers import BertModel

@@ -19,6 +19,7 @@ from core.names import is_part
 from store.bases import BASE, TEMPLATE, TOKENIZER, Base, models_dir, read_base, weights_folder
 from store.codec import write
 from store.durable import made_aside
+from store.engines import let_threads_sleep
 from store.seals import hash_file, is_sealed, seal
 from trainer.convert import EMBEDDED, Say, locked
 from trainer.silence import hush
@@ -72,6 +73,7 @@ def init_base(config: Config, name: str, parent: str, tokens: Sequence[str], say
 def _grow(source: Path, out: Path, tokens: Sequence[str], say: Say) -> None:
     """Write model and tokenizer with the tokens to `out`."""
     hush()
+    let_threads_sleep()
     import torch
     from tokenizers import AddedToken
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer

@@ -1,9 +1,7 @@
-"""How torch and transformers behave in our processes: no progress bars, no look-ups by network, no busy waiting."""
+"""How torch and transformers behave in our processes: no progress bars, no look-ups by network."""
 
 import os
 import warnings
-
-from store.engines import let_threads_sleep
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -18,7 +16,6 @@ OFFLINE = {
 def hush() -> None:
     """Call before the first import of torch or transformers. Sets environment variables of this process."""
     os.environ.update(OFFLINE)
-    let_threads_sleep()
     warnings.filterwarnings("ignore", module=r"(transformers|peft|torch|huggingface_hub)\b.*")
     from transformers.utils import logging
 

@@ -18,6 +18,7 @@ from trainer.backends.batches import Cut, Forward, micro_batches
 from trainer.backends.families import forward_for
 from trainer.backends.lora import fuse
 from trainer.backends.model import choose_place, load_base, read_adapter, use_threads
+from trainer.backends.patience import Patience
 from trainer.backends.preference import Judge, answer_losses, told_apart
 from trainer.backends.probe import write_probe
 from trainer.examples import Example, encode_row
@@ -46,6 +47,7 @@ class Scoring:
         self.cut = Cut.of_scoring(config, task.micro_batch)
         run.micro_batch = task.micro_batch or config.training.micro_batch or config.batch_size
         self.base = load_base(Path(task.base), place)
+        self.patience = Patience()
         self.judge = Judge(config.training.beta)
         run.total_steps = len(task.models)
 
@@ -85,6 +87,7 @@ class Scoring:
             try:
                 for batch in micro_batches(forward, [examples[index] for index in order[len(found) :]], self.cut):
                     self.run.rest()
+                    self.patience.look()
                     found += self._scores(forward, batch)
                     self.run.report("score", step=self.run.steps, total_steps=self.run.total_steps, model=model.id, rows=len(found), total_rows=len(examples))
             except Exception as error:

@@ -31,6 +31,7 @@ from trainer.backends.lora import fuse
 from trainer.backends.methods import new_trainee, put_start, put_trained_weights, write_trainee
 from trainer.backends.model import choose_place, device_memory_mb, device_name, use_threads
 from trainer.backends.optimizer import optimizer_for
+from trainer.backends.patience import Patience
 from trainer.backends.preference import objective_for
 from trainer.backends.resume import Best, Progress, RandomStates, read_progress, write_progress
 from trainer.backends.setup import Setup
@@ -106,8 +107,10 @@ class Training:
         if self.world.any(run.steps in self.plan.checkpoint_steps and self.world.is_first and not checkpoints.has_checkpoint(run.root, run.steps)):
             self._checkpoint()  # the stop came between the step and its checkpoint
         self.started_at = self.saved_at = time.monotonic()
+        patience = Patience()
         while run.steps < run.total_steps and not self._has_enough():
             run.rest()
+            patience.look()
             if self.world.any(run.stopping):
                 self._stop()
             step = self.staging.next_step(run.steps, self.best)
