@@ -57,13 +57,13 @@ class RankingConfig(Section):
     """Regression suites: names of shipped ones, of files in suites/, `lm_eval:TASK`; auto: the shipped ones that this machine can afford; empty: none."""
     suite_margin: Share = 0.02
     """How much worse a candidate may be on a suite and still count as not worse."""
-    suite_margins: dict[str, Share] = {}
+    suite_margins: dict[str, Share] = {}  # noqa: RUF012 - pydantic copies it
     """The same for single suites, by name."""
     critical_suites: Words = ()
     """Suites on which a proven regression refuses, and on the others holds; empty: on all."""
     profile: str = ""
     """Ranking profile: a set of metrics with targets; persona is shipped."""
-    targets: dict[str, Share] = {}
+    targets: dict[str, Share] = {}  # noqa: RUF012
     """Other targets for single metrics of the profile."""
     judge: JudgeConfig = JudgeConfig()
     """Compares the answers of candidate and incumbent."""

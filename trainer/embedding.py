@@ -74,7 +74,7 @@ class SentenceModel:
         if not is_sealed(folder):
             raise _unfit(f"no sentence model in {str(folder)!r}", "run `lorad models pull all-minilm-l6-v2`")
         hush()
-    let_threads_sleep()
+        let_threads_sleep()
         import torch
         from tokenizers import Tokenizer
         from transformers import BertModel

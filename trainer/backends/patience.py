@@ -46,11 +46,12 @@ class Patience:
         share = (waited - self._seen[1]) / max((now - self._seen[0]) * torch.get_num_threads(), 1e-3)
         self._seen = (now, waited)
         if share > CROWDED and not self.sleeps:
-            self._sleep()
+            self.sleep()
         elif share < QUIET and self.sleeps:
             self.wake()
 
-    def _sleep(self) -> None:
+    def sleep(self) -> None:
+        """Let them sleep at once where they wait."""
         release, computed = threading.Event(), threading.Event()
 
         def hold() -> None:
