@@ -10,9 +10,11 @@ import sys
 BENCHES = {
     "faults": "the fault catalogue: each fault done to lorad with its guard, then without; what held",
     "circle": "command start-up, intake, and the way from the verdict to the served release",
+    "gain": "500 rows from the drop to the served release, and what they gave on rows that nobody used",
     "tick": "a tick of the daemon and its start, with 10,000 jobs on disk",
     "burst": "many small drops at once: how fast they are claimed, gated and queued, and at what memory",
     "train": "a training step against TRL's settings, LLaMA-Factory, a prototype and the hardware's limit, step by step in turn",
+    "ranking": "what verdicts are worth: A/A comparisons, planted regressions and gains, small evidence; and how long ranking takes",
     "gate": "rows a second of each level of the gate, against json.loads and transformers' chat template",
 }
 
@@ -27,9 +29,10 @@ def main() -> int:
     parser.add_argument("name", nargs="?", choices=sorted(BENCHES))
     parser.add_argument("--format", choices=["table", "json"], default="table")
     parser.add_argument("--only", default="", help="faults: ids by comma (all)")
-    parser.add_argument("--rows", type=int, help="gate: rows of the file (1,000,000); train: rows that are trained on, 8 a step (64)")
+    parser.add_argument("--rows", type=int, help="gate: rows of the file (1,000,000); train: rows that are trained on, 8 a step (64); gain: rows dropped (500)")
     parser.add_argument("--prototype", default="", help="train: a file with a prototype of the fast path, as one more opponent")
     parser.add_argument("--llamafactory", default="", help="train: a Python that has LLaMA-Factory (this one)")
+    parser.add_argument("--parts", default="", help="ranking: statistics, rank5 (both)")
     parser.add_argument("--drops", type=int, help="burst: drops of three rows (1,000)")
     arguments = parser.parse_args()
     if arguments.name is None:
@@ -39,7 +42,7 @@ def main() -> int:
     if arguments.name == "faults":
         return int(importlib.import_module("bench.faults").main(arguments.only, arguments.format))
     before = machine()
-    sizes = {name: size for name in ("rows", "drops", "prototype", "llamafactory") if (size := getattr(arguments, name))}
+    sizes = {name: size for name in ("rows", "drops", "parts", "prototype", "llamafactory") if (size := getattr(arguments, name))}
     figures, opponents = importlib.import_module(f"bench.{arguments.name}").measure(**sizes)
     result = {"bench": arguments.name, "figures": figures, "opponents": opponents, "machine": before | {"load_after": machine()["load"]}}
     if arguments.format == "json":

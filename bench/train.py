@@ -116,7 +116,10 @@ def measure(rows: int = ROWS, prototype: str = "", llamafactory: str = "") -> tu
         finally:
             for opponent in ranks:
                 opponent.stop()
-        return figures_of({opponent.name: opponent for opponent in ranks}, tokens, root)
+        figures, lines = figures_of({opponent.name: opponent for opponent in ranks}, tokens, root)
+    from bench.warmstart import first_step_s as warm_first_step_s  # it needs the rows of this module
+
+    return figures | warm_first_step_s(), lines
 
 
 def write_task(root: Path, base: Path, rows: int) -> None:
@@ -156,7 +159,7 @@ def figures_of(ran: dict[str, Opponent], tokens: list[int], root: Path) -> tuple
     each = dict.fromkeys(ran, tokens) | {"TRL packed": [packed["tokens"] / packed["steps"]] * packed["steps"]}
     rates = {name: rate(one, each[name]) for name, one in ran.items() if name != "limit" and one.seconds}
     own, best = rates["lorad"], [rates[name] for name in ("TRL kept", "TRL packed", "TRL default") if name in rates]
-    figures: dict[str, Any] = {"rows": (root / "rows.jsonl").read_bytes().count(b"\n"), "tokens": sum(tokens), "first_step_s": first_step_s(ran["lorad"])}
+    figures: dict[str, Any] = {"rows": (root / "rows.jsonl").read_bytes().count(b"\n"), "tokens": sum(tokens)}
     figures |= against("ratio_trl", own, [rates["TRL default"]] if "TRL default" in rates else [])
     figures |= against("ratio_trl_best", own, best)
     figures |= against("ratio_llamafactory", own, [rates["LLaMA-Factory"]] if "LLaMA-Factory" in rates else [])

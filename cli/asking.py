@@ -3,6 +3,7 @@
 import getpass
 import secrets
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -23,12 +24,12 @@ def require_daemon(home: Home) -> None:
         raise StateError(f"no daemon runs on {str(home.root)!r}", hint="start `lorad daemon` with the same config", code="DAEMON_DOWN")
 
 
-def ask(home: Home, kind: CommandKind, patience_s: float = PATIENCE_S, **fields: str | None) -> Answer:
+def ask(home: Home, kind: CommandKind, patience_s: float = PATIENCE_S, **fields: str | Mapping[str, str] | None) -> Answer:
     """Put a command and wait for its answer. Raises RefusedError when the answer is no, StateError without a daemon."""
     require_daemon(home)
     now = datetime.now(UTC)  # noqa: TID251 - a person acts now
     identity = f"command-{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}-{secrets.token_hex(3)}"
-    made: dict[str, str | None] = {"actor": getpass.getuser(), **fields}
+    made: dict[str, object] = {"actor": getpass.getuser(), **fields}
     command = Command(id=identity, kind=kind, made_at=now, expires_at=now + timedelta(seconds=EXPIRES_S), **made)  # type: ignore[arg-type]
     path = put_command(home, command)
     deadline = time.monotonic() + patience_s

@@ -75,14 +75,19 @@ def follow_names(config: Any) -> None:
     from datetime import UTC, datetime
 
     from daemon.schedules import Times, zone_of
+    from ranking.metrics.targets import check_metrics
     from rendering.ownspecs import load_specs
     from rendering.profiles import check_profiles
+    from rendering.suites import check_suites
+    from store.paths import Home
     from validation.profiles import resolve_profile
 
     load_specs(config.specs, Path())
     for name in (config.validation.profile, *config.validation.profiles):
         resolve_profile(name, config.validation.profiles)
     check_profiles(config)
+    check_metrics(config)
+    check_suites(config.ranking.suites, Home(Path(config.home)).suites)
     for name, entry in config.schedule.entries.items():
         Times(name, entry, zone_of(config.schedule), datetime.now(UTC))  # noqa: TID251 - a person looks now
 

@@ -49,10 +49,10 @@ class Trained:
     chosen: Candidate | None = None
 
 
-def check_rows(file: Path, config: Config, out: Path) -> RowsOf:
+def check_rows(file: Path, config: Config, out: Path, split: str = "") -> RowsOf:
     """Check a file as the gate does at its quickest, draw its dev split, and put both into `out`. Raises RefusedError, LoradError.
 
-    The rows that the gate would hold back for its verdict are trained on: there is no verdict here.
+    The rows that the gate would hold back for its verdict are trained on: there is no verdict here. With `split`, all rows get it.
     """
     from rendering.rows import INDEX, read_index
     from store.durable import replace_file
@@ -68,7 +68,7 @@ def check_rows(file: Path, config: Config, out: Path) -> RowsOf:
         again = f"`lorad check {file} --schema {config.schema_id}` shows every line"
         raise RefusedError(f"{judged.report.to_text().strip()}", hint=again, code="ROWS_REFUSED")
     index = read_index(drop / INDEX)
-    lines = [json.dumps({"line": row.line, "group": row.group, "split": "train" if row.split == "gate" else row.split}) for row in index]
+    lines = [json.dumps({"line": row.line, "group": row.group, "split": split or ("train" if row.split == "gate" else row.split)}) for row in index]
     replace_file(drop / INDEX, "\n".join(lines) + "\n")
     return RowsOf(drop=file.name, sha256=hash_file(file), folder=str(drop), schema_id=config.schema_id)
 
@@ -133,7 +133,7 @@ def train(task: TrainTask, out: Path, threads: int, tell: Tell) -> Trained:
     for _ in range(MOST_OOM):
         run = new_run(home, JOB, Kind.TRAIN)
         write_spec(run, task)
-        note, is_stopped = _run_child(run, threads, tell)
+        note, is_stopped = run_child(run, threads, tell)
         if note.code == ChildExit.DONE:
             chosen = best_of(candidates_of(home, JOB))
             put_adapter(home.runs(JOB) / chosen.path, Path(task.base) if task.base else None, out)
@@ -177,8 +177,12 @@ def _rows_of_pass(run: Path) -> int:
 # ---------------------------------------------------------------- the child
 
 
-def _run_child(run: Path, threads: int, tell: Tell) -> tuple[ExitNote, bool]:
-    """(its last word, whether we asked it to stop)."""
+def run_child(run: Path, threads: int, tell: Tell) -> tuple[ExitNote, bool]:
+    """Run the trainer child whose spec lies in `run`: (its last word, whether we asked it to stop).
+
+    `tell` hears every new line of progress. Ctrl-C (or TERM) asks the child to stop, a second one ends it. Raises LoradError
+    where it left no word.
+    """
     from daemon.children import spawn
 
     with open(run / LOG, "ab") as log, _stopping() as stops:

@@ -9,7 +9,7 @@ import click
 from cli.asking import ask, say
 from cli.options import config_option, format_option, show_json
 from core.commands import CommandKind
-from core.errors import UsageError
+from core.errors import StateError, UsageError
 from core.records import Ended, Held, Job, JobState, Ranking, Releasing
 from store.config_file import config_path, home_of
 from store.locks import is_locked
@@ -95,6 +95,30 @@ def show(job: str, config: str | None, output: str) -> None:
     click.echo(f"  folder {folder}\n  runs   {home.runs(job)}" + (f"\n  newest checkpoint {checkpoint}" if checkpoint else ""))
 
 
+@jobs.command()
+@click.argument("job")
+@config_option
+@format_option()
+def verdict(job: str, config: str | None, output: str) -> int:
+    """The verdict of a job by its legs, for scripts: exit 0 where it says promote, 2 where it does not, 1 where there is none."""
+    from core.records import VerdictWord
+    from ranking.evidence import Verdict
+    from ranking.report import verdict_lines
+    from store.codec import read
+
+    home = home_of(config_path(config))
+    found, _ = _find(home, job)
+    _, path = evidence(home, found)
+    if path is None:
+        raise StateError(f"job {job} is {found.state.value} and has no verdict", hint=f"`lorad jobs show {job}` says how far it is", code="NO_VERDICT")
+    given = read(Verdict, path)
+    if output == "json":
+        show_json(_read_json(path))
+    else:
+        click.echo("\n".join([given.sentence, *verdict_lines(given)]))
+    return 0 if given.word is VerdictWord.PROMOTE else 2
+
+
 def settings_of(home: Home, job: str) -> dict[str, Any]:
     """What the newest training of a job went by, with reasons: its settings.json; empty before there is one."""
     from store.runs import read_settings
@@ -165,6 +189,26 @@ def logs(job: str, config: str | None, output: str, lines: int) -> None:
 
 @jobs.command()
 @click.argument("job")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where the page goes; else report-JOB.html here.")
+@config_option
+@format_option()
+def report(job: str, out: Path | None, config: str | None, output: str) -> None:
+    """Write a page about a job for a browser or for paper: promoted or not and why, what got better and worse, answers side by side."""
+    from cli.reporting import write_report
+
+    home = home_of(config_path(config))
+    found, _ = _find(home, job)
+    path, absent = write_report(home, found, out or Path(f"report-{job}.html"))
+    if output == "json":
+        show_json({"page": str(path), "absent": [{"what": one.what, "why": one.why, "how": one.how} for one in absent]})
+        return
+    click.echo(f"{path}  (open it in a browser; it holds text of rows)")
+    for one in absent:
+        click.echo(f"  without {one.what}: {one.why}. {one.how}")
+
+
+@jobs.command()
+@click.argument("job")
 @config_option
 @format_option()
 def cancel(job: str, config: str | None, output: str) -> None:
@@ -204,11 +248,15 @@ def retry(job: str, config: str | None, output: str) -> None:
 @jobs.command()
 @click.argument("job")
 @click.option("--reason", required=True)
+@click.option("--force", is_flag=True, help="Even where evidence is missing, or the verdict is against a release that is live no more.")
 @config_option
 @format_option()
-def approve(job: str, reason: str, config: str | None, output: str) -> None:
+def approve(job: str, reason: str, force: bool, config: str | None, output: str) -> None:
     """Release a held job; actor and reason stand in the journal."""
-    say(ask(home_of(config_path(config)), CommandKind.APPROVE, job=job, reason=reason), output)
+    if force:
+        click.echo(f"warning: {job} is released on your word alone where its evidence is missing or out of date; the journal says so", err=True)
+    details = {"force": "yes"} if force else {}
+    say(ask(home_of(config_path(config)), CommandKind.APPROVE, job=job, reason=reason, details=details), output)
 
 
 @jobs.command()

@@ -23,8 +23,12 @@ VERBS = {
     "jobs": ("cli.jobs", "List, show, pause, resume, cancel, retry, approve, refuse jobs."),
     "schedule": ("cli.schedule", "What the clock starts, and when training may run."),
     "adapters": ("cli.adapters", "List adapters, their releases and history; roll back."),
+    "why": ("cli.why", "Where an answer comes from: release, verdict, run, config, files, rows."),
+    "compare": ("cli.comparing", "Two models on the same rows: numbers, answers side by side, a blind rating."),
+    "suites": ("cli.suites", "List, show and run regression suites."),
     "reload": ("cli.reload", "Let the daemon read its config again."),
     "config": ("cli.config", "Show the config with where each value comes from; check a file."),
+    "forget": ("cli.forget", "Forget rows, drops or sources, everywhere, and train again without them."),
     "gc": ("cli.gc", "Delete what retention does not keep."),
     "snapshot": ("cli.backup", "Make and list snapshots of home or of a checkpoint."),
     "backup": ("cli.backup", "Pack state, keys and rows into one file."),
@@ -33,6 +37,7 @@ VERBS = {
     "support-bundle": ("cli.support", "Write one file for whoever helps: no secrets, no text of rows."),
     "plan": ("cli.plan", "What a file would take: tokens, time, memory, disk; whether it could be judged."),
     "train": ("cli.train", "Train on a file here and now, without a daemon."),
+    "metrics": ("cli.metrics", "List and explain the metrics by which answers are measured."),
     "models": ("cli.models", "List, fetch and recommend base models."),
 }
 

@@ -248,6 +248,21 @@ def verdict_waits(scene: Scene) -> Iterator[Alert]:
             )
 
 
+@lasting
+def quality_fell(scene: Scene) -> Iterator[Alert]:
+    """What an adapter serves is proven to be worse than before: by a verdict's measures, by feedback, or by incidents."""
+    for one in scene.facts.regressions:
+        yield Alert(
+            rule="quality_fell",
+            about=f"{one.adapter}, {one.measure}",
+            severity=Severity.WARNING,
+            title=f"{one.adapter}@v{one.version} got worse",
+            reason=f"{one.sentence}, since {one.since:%Y-%m-%d %H:%M}",
+            next=f"lorad adapters history {one.adapter}",
+            adapter=one.adapter,
+        )
+
+
 def own_rules(scene: Scene) -> Iterator[Alert]:
     """The rules of config (alerts.rules)."""
     for name, rule in scene.config.rules.items():

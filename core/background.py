@@ -87,11 +87,11 @@ def _leave(seen: DropSeen, accepted: Accepted, facts: Facts, touched: Set[str], 
             yield Move(job=job.id, event=Event.GATE_REFUSED, facts=ended)
         else:
             yield TakeOut(job=job.id, drop=drop.id)
-    if not jobs and not _is_read(drop.claim.adapter, facts):
+    if not jobs and not is_read(drop.claim.adapter, facts):
         yield RejectDrop(drop=drop.id)
 
 
-def _is_read(adapter: str, facts: Facts) -> bool:
+def is_read(adapter: str, facts: Facts) -> bool:
     """Whether a gate works on a drop of this adapter: it may be reading the rows of all that were accepted before."""
     at_work = (facts.drops.get(drop) for gate in (facts.gate, facts.deep_gate) for drop in (gate.drop, *gate.behind) if drop is not None)
     return any(seen is not None and seen.drop.claim.adapter == adapter for seen in at_work)

@@ -52,6 +52,11 @@ class Command:
         """The id of the job that it makes, the same at every repeat."""
         return f"job-{self.id.removeprefix('command-')}"
 
+    @property
+    def forget_made(self) -> str:
+        """The id of the order to forget that it makes, the same at every repeat."""
+        return f"forget-{self.id.removeprefix('command-')}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:

@@ -7,10 +7,12 @@ from typing import Literal
 
 from core.commands import Command
 from core.config import Config
+from core.forgets import ForgetSeen
 from core.gate import GateResult
 from core.jobviews import EndedJob, JobViews
 from core.records import Drop, Job
 from core.tasks import ChildSeen
+from core.trends import Regression
 from core.wire import Desired, Observed
 
 
@@ -166,8 +168,11 @@ class Facts:
     refused: bool = False  # the machine refused to start a child a moment ago: none is tried now, as each try leaves a run folder
     targets: tuple[TargetSeen, ...] = ()
     commands: tuple[Command, ...] = ()
+    forgets: tuple[ForgetSeen, ...] = ()  # orders to forget that are not done
+    forgotten: frozenset[str] = frozenset()  # SHA-256 of drops that were forgotten
     versions: Mapping[str, int] = field(default_factory=dict)  # adapter -> highest version taken
     releases: Mapping[str, int] = field(default_factory=dict)  # release id -> version, of the releases on this box
+    regressions: tuple[Regression, ...] = ()  # what is proven to have become worse about the releases that are live
     views: JobViews = field(default_factory=JobViews)  # the same jobs by what decisions ask of them
 
     def __post_init__(self) -> None:
@@ -176,5 +181,17 @@ class Facts:
 
 
 def live_release(adapter: str, facts: Facts) -> str | None:
-    """The incumbent: what the first target's ledger says is live; None is the base."""
+    """What the first target's ledger says is live; None is the base."""
     return facts.targets[0].live.get(adapter) if facts.targets else None
+
+
+def incumbent_of(adapter: str, facts: Facts) -> str | None:
+    """What a candidate has to beat: what is live; where that learnt from rows that are being forgotten, the newest release that did not.
+
+    A release that has to go is no measure: it has seen rows that its successor must not see.
+    """
+    live = live_release(adapter, facts)
+    for seen in facts.forgets:
+        if live in seen.touched:
+            return seen.fallback.get(adapter)
+    return live

@@ -1,12 +1,13 @@
-"""Decides about wishes that concern the home and no job: gc, snapshots, backups, pins. Pure."""
+"""Decides about wishes that concern the home and no job: gc, snapshots, backups, pins, marks, imports. Pure."""
 
 from collections.abc import Iterator
 
 from core.commands import Answer, Command, CommandKind
 from core.facts import Due, Facts
-from core.steps import BeginChore, PinRelease, Reply, Step
+from core.steps import BeginChore, ImportAdapter, MarkRelease, PinRelease, Reply, Step
 
-KINDS = frozenset({CommandKind.GC, CommandKind.SNAPSHOT, CommandKind.BACKUP, CommandKind.PIN, CommandKind.UNPIN})
+MARKS = frozenset({CommandKind.PIN, CommandKind.UNPIN, CommandKind.MARK})  # what is written on a release
+KINDS = frozenset({CommandKind.GC, CommandKind.SNAPSHOT, CommandKind.BACKUP, *MARKS, CommandKind.IMPORT})
 DOES = frozenset({CommandKind.GC.value, CommandKind.SNAPSHOT.value, CommandKind.BACKUP.value})
 
 
@@ -15,7 +16,13 @@ def decide_housekeeping(command: Command, facts: Facts) -> Iterator[Step]:
     if command.kind.value in DOES:
         yield BeginChore(does=command.kind.value, of=command.job, command=command)
         return
+    if command.kind is CommandKind.IMPORT:
+        yield ImportAdapter(command=command, version=facts.versions.get(command.adapter, 0) + 1)
+        return
     pinned, release = command.kind is CommandKind.PIN, command.to_release or ""
+    if release in facts.releases and command.kind is CommandKind.MARK:
+        yield MarkRelease(command=command)
+        return
     if release not in facts.releases:
         what, hint = f"release {release!r} is not on this box", "`lorad adapters list` names them"
         answer = Answer(command=command.id, ok=False, message=what, hint=hint, code="RELEASE_UNKNOWN")

@@ -199,6 +199,13 @@ def _after_gate(seen: DropSeen, result: GateResult, facts: Facts, jobless: Mappi
     assert facts.base_sha256 is not None
     if result.objective not in TRAINED:
         return _untrained(drop.id, seen.config.schema_id, result.objective, facts)
+    if result.sha256 in facts.forgotten and not seen.again:
+        return RejectDrop(
+            drop=drop.id,
+            code="FORGOTTEN",
+            message="these very bytes were forgotten by order (`lorad forget status`)",
+            hint="delete this copy; `lorad drop --again FILE` takes it all the same",
+        )
     identity = drop_identity(result.sha256, drop.claim.adapter, seen.config, facts.base_sha256)
     first = None if seen.again else _job_with(identity, facts, jobless)
     if first is not None:

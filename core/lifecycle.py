@@ -25,6 +25,7 @@ class Event(StrEnum):
     HOLD = "hold"
     REFUSE = "refuse"
     APPROVE = "approve"
+    RATED = "rated"  # by a person: judged again with it
     SUPERSEDE = "superseded"
     LIVE = "live"
     TARGET_REFUSED = "refused by target"
@@ -54,6 +55,7 @@ TABLE: dict[JobState, dict[Event, JobState]] = {
     S.HELD: {
         E.APPROVE: S.RELEASING,
         E.INCUMBENT_CHANGED: S.RANKING,
+        E.RATED: S.RANKING,
         E.REFUSE: S.REFUSED,
         E.SUPERSEDE: S.CANCELLED,
         E.CANCEL: S.CANCELLED,

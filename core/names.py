@@ -10,7 +10,8 @@ DEFAULT_HOME = "var"  # beside the config
 DEFAULT_BASE = "smollm2-135m-instruct"
 SENTENCE_MODEL = "all-minilm-l6-v2"  # with which the gate's deepest level compares meanings
 PART = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-RESERVED = frozenset({"rejected", "shared", "base"})
+SHARED = "shared"  # persona of adapters that are imported and belong to nobody's drops
+RESERVED = frozenset({"rejected", SHARED, "base"})
 RESERVED_ENDINGS = (".jsonl", ".json", ".drop", ".part")
 
 
@@ -19,12 +20,14 @@ def is_part(name: str) -> bool:
     return bool(PART.fullmatch(name)) and name not in RESERVED and not name.endswith(RESERVED_ENDINGS)
 
 
-def parse_adapter(text: str) -> str:
-    """`persona` or `persona/domain` as the full adapter name. Raises UsageError."""
+def parse_adapter(text: str, *, shared: bool = False) -> str:
+    """`persona` or `persona/domain` as the full adapter name. With `shared`, the reserved persona of adapters that no drop
+    may train (`shared/tone`) is one too. Raises UsageError."""
     parts = text.split("/")
     if len(parts) == 1:
         parts.append("main")
-    if len(parts) != 2 or not all(is_part(part) for part in parts):
+    fit = parts[1:] if shared and parts[0] == SHARED else parts
+    if len(parts) != 2 or not all(is_part(part) for part in fit):
         raise UsageError(
             f"adapter name {text!r} is not persona/domain",
             hint="use two names of a-z, 0-9, '.', '_', '-' (64 at most, not rejected, shared or base), for example support/tone",

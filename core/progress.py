@@ -6,7 +6,7 @@ from datetime import datetime
 
 from core.endings import cause, code_of, error_of, hang, hint_of, is_final, lost_without_blame, smaller_batch, steps_to_repeat
 from core.exits import ChildExit
-from core.facts import Facts, live_release
+from core.facts import Facts, incumbent_of
 from core.lifecycle import Event
 from core.queue import retry_at, why_stop
 from core.records import (
@@ -55,7 +55,7 @@ def decide_training(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
     if work.cancel:
         yield Move(job=job.id, event=Event.CANCEL, facts=Ended(at=now, reason="cancelled", by="person", attempts=work.attempts, started_at=work.since))
     elif code == ChildExit.DONE and child.candidates:
-        incumbent = live_release(job.card.adapter, facts)
+        incumbent = incumbent_of(job.card.adapter, facts)
         yield Move(job=job.id, event=Event.TRAINED, facts=Ranking(since=now, candidates=child.candidates, incumbent=incumbent))
     elif code in (ChildExit.BAD_SPEC, ChildExit.BAD_DATA):
         yield Move(job=job.id, event=Event.FAIL, facts=_failed(child, work, now))
@@ -131,7 +131,7 @@ def decide_ranking(job: Job, facts: Facts, free_slots: list[int], now: datetime)
         if ranking.reason != "turn":
             yield Record(job=job.id, facts=replace(ranking, reason="turn"))
         return
-    incumbent = live_release(job.card.adapter, facts)
+    incumbent = incumbent_of(job.card.adapter, facts)
     if incumbent != ranking.incumbent:
         fresh = replace(ranking, incumbent=incumbent, order=None, best=None, verdict=None, word=None, reason="incumbent changed")
         yield Move(job=job.id, event=Event.INCUMBENT_CHANGED, facts=fresh)

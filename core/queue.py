@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
 
 from core.devices import slots_with_room
-from core.facts import DeviceSeen, Facts, live_release
+from core.facts import DeviceSeen, Facts, incumbent_of
 from core.records import Job, Kind, Queued
 from core.sortedids import SortedIds
 from core.steps import StartChild, Step
@@ -65,7 +65,7 @@ def decide_start(facts: Facts, free_slots: list[int], now: datetime) -> Iterator
             return
         started.add(job.id)
         served[job.card.adapter] = now
-        yield StartChild(job=job.id, kind=Kind.TRAIN, slot=free_slots.pop(0), incumbent=live_release(job.card.adapter, facts))
+        yield StartChild(job=job.id, kind=Kind.TRAIN, slot=free_slots.pop(0), incumbent=incumbent_of(job.card.adapter, facts))
 
 
 def _in_turn(facts: Facts, served: dict[str, datetime], now: datetime) -> Iterator[Job]:

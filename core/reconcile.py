@@ -7,6 +7,7 @@ from core.background import decide_background
 from core.calendar import decide_due
 from core.devices import decide_holds
 from core.facts import Facts
+from core.forgetting import closed_adapters, decide_forgets
 from core.intake import decide_intake
 from core.lifecycle import Event
 from core.progress import decide_held, decide_ranking, decide_training
@@ -14,7 +15,7 @@ from core.queue import decide_start, usable_slots
 from core.records import Job, JobState
 from core.requests import decide_requests
 from core.rollout import decide_releasing, mend_wishes
-from core.steps import CannotDecide, Decision, Move, PauseQueue, Step
+from core.steps import CannotDecide, Decision, Move, PauseQueue, StartChild, Step
 
 
 def decide(facts: Facts, now: datetime) -> Decision:
@@ -30,6 +31,10 @@ def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
         if isinstance(request, PauseQueue):
             free_slots.clear()
         yield request
+    for step in decide_forgets(facts, now):
+        if (about := getattr(step, "job", "")) not in touched or not about:
+            touched.add(about)
+            yield step
     yield from decide_holds(facts)
     for job in sorted(facts.views.active.values(), key=lambda job: job.id):
         if job.id not in touched:
@@ -38,7 +43,9 @@ def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
         return
     yield from mend_wishes(facts)
     if not any(job in facts.jobs for job in touched):
-        yield from decide_start(facts, free_slots, now)
+        closed = closed_adapters(facts)
+        starts = decide_start(facts, free_slots, now)
+        yield from (step for step in starts if not (isinstance(step, StartChild) and facts.jobs[step.job].card.adapter in closed))
         yield from decide_due(facts)
     yield from decide_intake(facts, now)
     yield from decide_background(facts, touched, now)

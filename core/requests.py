@@ -10,14 +10,18 @@ from datetime import datetime
 
 from core.commands import Answer, Command, CommandKind
 from core.errors import IllegalTransition
-from core.facts import Facts, live_release
+from core.facts import Facts, incumbent_of, live_release
+from core.forgetting import is_touched
 from core.housekeeping import KINDS, decide_housekeeping
 from core.lifecycle import Event, step
 from core.progress import ended_by_person
 from core.queue import pause_words
+from core.rated import decide_rating, is_rated_since
 from core.records import Held, Job, JobState, Queued, Ranking, Releasing, StateFacts, Training
-from core.steps import Move, PauseQueue, Record, ReloadConfig, Reply, ResumeQueue, RetryJob, SetAside, SetWish, Step
+from core.steps import BeginForget, Move, PauseQueue, Record, RecordForget, ReloadConfig, Reply, ResumeQueue, RetryJob, SetAside, SetWish, Step
 from core.wire import Wish
+
+EVIDENCE_MISSING = "evidence missing"  # begins the reason of a job that is held because nothing could be judged
 
 
 def decide_requests(facts: Facts, now: datetime) -> Iterator[Step]:
@@ -52,6 +56,8 @@ def _done_before(command: Command, facts: Facts) -> str:
             ranking = job.facts if isinstance(job.facts, Ranking) else job.facts.ranking
             mine = ranking.approved_by == (command.actor or "a person") or ranking.reason == "incumbent changed"
             return f"job {job.id} is approved and on its way" if mine else ""
+        case CommandKind.RATE if job is not None and is_rated_since(job, command.made_at):
+            return f"job {job.id} is judged again with the rating"
     return ""
 
 
@@ -63,11 +69,13 @@ def _decide(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
             yield from _retry(command, facts)
         case CommandKind.RELOAD:
             yield ReloadConfig(command=command)
+        case CommandKind.FORGET:
+            yield from _forget(command, facts)
         case kind if kind in KINDS:
             yield from decide_housekeeping(command, facts)
         case CommandKind.PAUSE | CommandKind.RESUME if not command.job:
             yield from _on_queue(command, facts)
-        case CommandKind.CANCEL | CommandKind.APPROVE | CommandKind.REFUSE | CommandKind.PAUSE | CommandKind.RESUME:
+        case CommandKind.CANCEL | CommandKind.APPROVE | CommandKind.REFUSE | CommandKind.PAUSE | CommandKind.RESUME | CommandKind.RATE:
             job = facts.jobs.get(command.job)
             if job is None:
                 yield _unknown(command, facts)
@@ -87,6 +95,8 @@ def _on_job(command: Command, job: Job, facts: Facts, now: datetime) -> Iterator
         yield _yes(command, f"job {job.id} is being cancelled{kept}")
     elif command.kind in (CommandKind.PAUSE, CommandKind.RESUME):
         yield from _pause(command, job)
+    elif command.kind is CommandKind.RATE:
+        yield from decide_rating(command, job, now)
     elif command.kind is CommandKind.REFUSE:
         ranking = job.facts.ranking if isinstance(job.facts, Held) else None
         move = _checked(job, Event.REFUSE, ended_by_person(ranking, command.reason or "refused by a person", now, command.actor))
@@ -167,14 +177,20 @@ def _approve(command: Command, job: Job, facts: Facts, now: datetime) -> Iterato
     if job.card.backend == "stub" and not facts.config.allow_stub:
         yield _no(command, f"job {job.id} was made up by the stub backend", "set allow_stub in config.json for a dry run", "STUB_NOT_PROMOTED")
         return
-    live = live_release(job.card.adapter, facts)
-    if live != ranking.incumbent:
+    live, forced = incumbent_of(job.card.adapter, facts), command.details.get("force") == "yes"
+    unread = job.facts.reason.startswith(EVIDENCE_MISSING)
+    if unread and not forced:
+        hint = "`lorad jobs retry` after `lorad jobs cancel` scores again; --force releases it unproven, and the journal says so"
+        yield _no(command, f"job {job.id} has no verdict to approve: {job.facts.reason}", hint, "EVIDENCE_MISSING")
+        return
+    if live != ranking.incumbent and not forced:
         fresh = replace(ranking, since=now, incumbent=live, order=None, best=None, verdict=None, word=None, reason="incumbent changed")
         yield _checked(job, Event.INCUMBENT_CHANGED, fresh)
         yield _yes(command, f"job {job.id} is judged again: another release is live since its verdict")
         return
-    yield _checked(job, Event.APPROVE, Releasing(since=now, ranking=replace(ranking, approved_by=command.actor or "a person")))
-    yield _yes(command, f"job {job.id} is approved and on its way")
+    against = "its evidence is missing" if unread else "its verdict is against another release than the one that is live" if live != ranking.incumbent else ""
+    yield _checked(job, Event.APPROVE, Releasing(since=now, ranking=replace(ranking, incumbent=live, approved_by=command.actor or "a person")))
+    yield _yes(command, f"job {job.id} is approved {f'by force, although {against}, ' if against else ''}and on its way")
 
 
 def _retry(command: Command, facts: Facts) -> Iterator[Step]:
@@ -214,6 +230,10 @@ def _rollback(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
     if command.to_release is not None and command.to_release not in facts.releases:
         yield _no(command, f"release {command.to_release!r} is not on this box", f"`lorad adapters show {alias}` lists them", "RELEASE_UNKNOWN")
         return
+    if is_touched(command.to_release, facts):
+        what = f"release {(command.to_release or '')[:12]} learnt from rows that are being forgotten"
+        yield _no(command, what, "choose another release, or base", "FORGOTTEN")
+        return
     for job in facts.views.active.values():
         if job.card.adapter == alias and isinstance(job.facts, Ranking | Releasing) and not job.facts.cancel:
             yield Record(job=job.id, facts=replace(job.facts, cancel=True))
@@ -222,6 +242,21 @@ def _rollback(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
         if target.desired is None or target.desired.aliases.get(alias) != wish:
             yield SetWish(target=target.name, alias=alias, wish=wish)
     yield _yes(command, f"{alias} goes back to {command.to_release[:12] if command.to_release else 'the base'}")
+
+
+def _forget(command: Command, facts: Facts) -> Iterator[Step]:
+    """A new order to forget, or (details `now`) one that waits for no new release any more."""
+    wanted = command.details.get("now", "")
+    if not wanted:
+        yield BeginForget(command=command)
+        yield _reply(command, Answer(command=command.id, ok=True, message=f"order {command.forget_made} stands", made=command.forget_made))
+        return
+    order = next((seen.order for seen in facts.forgets if seen.order.id == wanted), None)
+    if order is None:
+        yield _no(command, f"no order {wanted!r} is open", "`lorad forget status` names them", "FORGET_UNKNOWN")
+        return
+    yield RecordForget(order=replace(order, at_once=True, waits=""))
+    yield _yes(command, f"{order.id} waits for no new release any more")
 
 
 def _unknown(command: Command, facts: Facts) -> Reply:

@@ -1,7 +1,7 @@
 """What may be deleted, and in which order, so that home keeps to its counts, its budget and its floor of free space. Pure.
 
 Never: what belongs to a job that is on its way or unknown; an adapter's newest and best checkpoint; a release that is live,
-was live before it, is wished for, is compared against, is the newest of its adapter, or is pinned; the newest snapshot; an
+was live before it, is wished for, is compared against, is pinned, or is the newest of its adapter and not expired; the newest snapshot; an
 accepted drop. Nothing at all goes where the list of what is needed cannot be trusted.
 """
 
@@ -46,6 +46,7 @@ class Item:
     step: int = 0  # of a checkpoint
     best: bool = False  # a checkpoint that ranking found to be its job's best
     version: int = 0  # of a release
+    expires_at: datetime | None = None  # of a release: from then on only what is in use keeps it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,8 @@ def plan(items: Sequence[Item], references: References, config: RetentionConfig,
         return Plan(refused=trouble, missing_bytes=pressure.bytes, missing_inodes=pressure.inodes)
     shield = Shield(items, references, now)
     free = [item for item in items if not shield.holds(item)]
-    going = {id(one.item): one for one in _beyond_counts(free, items, references, config)}
+    going = {id(item): Going(item=item, why=f"expired on {item.expires_at:%Y-%m-%d}") for item in free if is_expired(item, now)}
+    going = {id(one.item): one for one in _beyond_counts(free, items, references, config)} | going
     bytes_left = pressure.bytes - sum(one.item.bytes for one in going.values())
     inodes_left = pressure.inodes - sum(one.item.inodes for one in going.values())
     order = {part: number for number, part in enumerate(Part)}
@@ -158,7 +160,7 @@ class Shield:
             case Part.RUNS:
                 return "its checkpoint stays" if item.owner in self._shielded_jobs else ""
             case Part.RELEASE:
-                newest = self._newest_version.get(item.adapter) == item.version
+                newest = self._newest_version.get(item.adapter) == item.version and not is_expired(item, self._now)
                 return self._references.releases.get(item.owner, "newest" if newest else "")
             case Part.SNAPSHOT:
                 return "newest" if item.owner == self._newest_snapshot else ""
@@ -171,6 +173,11 @@ class Shield:
         if self._newest_step.get(item.adapter) == name:
             return "newest"
         return "best" if self._best_step.get(item.adapter) == name else ""
+
+
+def is_expired(item: Item, now: datetime) -> bool:
+    """Whether a person said that this release is not wanted any more by now."""
+    return item.expires_at is not None and item.expires_at <= now
 
 
 def _highest(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:

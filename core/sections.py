@@ -102,6 +102,8 @@ class DeployConfig(Section):
 
     targets: tuple[TargetConfig, ...] = ()
     """Inference boxes; empty means one local target at serving.home."""
+    encryption_key: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
+    """File with 32 random bytes in hex: the weights of releases packed from now on are encrypted with it (AES-256-GCM), and the servers need it too."""
 
     @field_validator("targets", mode="before")
     @classmethod

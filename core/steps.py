@@ -6,8 +6,10 @@ from datetime import datetime
 
 from core.commands import Answer, Command
 from core.facts import Due, Entry
+from core.forgets import Forget
 from core.jobviews import EndedJob
 from core.lifecycle import Event
+from core.ratings import Rating
 from core.records import Kind, StateFacts
 from core.wire import Wish
 
@@ -139,6 +141,14 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeepRating:
+    """Make a person's rating of a job durable."""
+
+    job: str
+    rating: Rating
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
     """Make a transition of a job durable: the event, and the facts of the state it leads to."""
 
@@ -263,6 +273,43 @@ class PinRelease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MarkRelease:
+    """Write tags, note, label or expiry of a version into marks.json, then answer."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportAdapter:
+    """Start to pack an adapter of others as this version; the command is answered once it lies in adapters/."""
+
+    command: Command
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginForget:
+    """Make an order to forget durable; its id is that of the command."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordForget:
+    """Replace an order to forget by how it stands now, and its signed record."""
+
+    order: Forget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkForget:
+    """Do one piece of an order's work: search, rebuild, sweep (chores), replace, retrain, bury (by the daemon itself)."""
+
+    order: str
+    does: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadConfig:
     """Read config.json again, and answer what changed."""
 
@@ -294,6 +341,7 @@ Step = (
     | TakeOut
     | MakeJob
     | SetAside
+    | KeepRating
     | Move
     | Record
     | StartChild
@@ -307,6 +355,11 @@ Step = (
     | FireDue
     | BeginChore
     | PinRelease
+    | MarkRelease
+    | ImportAdapter
+    | BeginForget
+    | RecordForget
+    | WorkForget
     | Reply
     | ReloadConfig
 )

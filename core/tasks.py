@@ -79,6 +79,7 @@ class ScoreTask:
     shift: str | None = None  # model id: also write scores/shift-<split>-<model>.jsonl (this drop's rows under another row's prompt)
     this_drop: str = ""
     micro_batch: int | None = None  # as in TrainTask
+    noise: str | None = None  # model id: score it once more and write scores/noise-<split>-<model>.jsonl
     answers: int = 0  # rows of the split to answer; 0: none
     suites: tuple[SuiteOf, ...] = ()
     cache: str = ""  # folder of suite results by content; empty: below the run folder
@@ -100,6 +101,9 @@ class RankTask:
     best: str | None = None
     looks: int = 0
     rows: tuple[RowsOf, ...] = ()
+    checkpoint: str = ""  # verdict: folder of the sealed checkpoint of `best`
+    probe: str | None = None  # verdict: what it answered to the fixed prompts when it was scored
+    cache: str = ""  # folder of a judge's votes, by content; empty: none are kept
     kind: Literal["rank"] = "rank"
 
 
@@ -120,6 +124,8 @@ class PackTask:
     parent: str | None  # release id that it replaces
     drops: tuple[str, ...]  # SHA-256 of the drops it learned from
     keys: str  # folder of the signing key
+    origin: str = ""  # imported: `verdict` is empty, there is none
+    encryption_key: str = ""  # file of the key that the weights are encrypted with; empty: they are not
     kind: Literal["pack"] = "pack"
 
 

@@ -33,6 +33,7 @@ class Desired:
     aliases: Mapping[str, Wish]
     fences: Mapping[str, int]  # alias -> the fence at which its wish last changed
     made_at: datetime
+    purge: tuple[str, ...] = ()  # releases to delete as soon as none of them is live; never served again
     signature: str = ""
 
 
@@ -60,6 +61,7 @@ class Active:
     at: datetime
     aliases: Mapping[str, AliasState] = field(default_factory=dict)
     releases: tuple[str, ...] = ()  # verified releases on the box
+    purged: tuple[str, ...] = ()  # releases that it was asked to delete, and of which nothing lies here any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,8 @@ class Manifest:
     created_at: datetime
     files: Mapping[str, str]  # relative path -> SHA-256
     profile: ProfileRecord | None = None  # what changed its rows, and the rules of its answers; None: packed before there were profiles
+    origin: str = ""  # imported: of others, without a verdict; empty: trained and judged here
+    encryption: str = ""  # id of the key that the weights are encrypted with; empty: they lie in plain
 
 
 def release_name(manifest_adapter: str, version: int, release: str) -> str:

@@ -16,6 +16,7 @@ from core.lifecycle import Event, step
 from core.names import stamp
 from core.progress import with_child
 from core.queue import QueuePause
+from core.ratings import RATING
 from core.records import (
     Accepted,
     ChildRef,
@@ -38,6 +39,7 @@ from daemon.intake import Gates, Intake
 from daemon.schedules import mark_of
 from daemon.tasks import WORDS, make_task
 from store import jobs, runs
+from store.codec import write
 from store.commands import put_answer
 from store.durable import FULL
 from store.journal import write_entry
@@ -68,6 +70,8 @@ class Applier:
                 self._make_jobs([the_step], now)
             case f.TakeOut():
                 self._take_out(the_step, now)
+            case f.KeepRating():
+                write(self._home.runs(the_step.job) / RATING, the_step.rating)
             case f.Move():
                 self._move(self._index.job(the_step.job), the_step.event, the_step.facts, now)
             case f.Record():
@@ -254,11 +258,12 @@ class Applier:
         elif due.does == "train":
             mark = mark_of(due)
             found = (job for known in (views.active, views.queued, views.ended) for job in known if job.endswith(mark))
-            made = next(found, "") or self._train_again(self._index.drops[due.drop], f"job-{stamp(now, mark)}", now)
+            made = next(found, "") or self.train_again(self._index.drops[due.drop], f"job-{stamp(now, mark)}", now)
         self._index.schedules.fired(due)
         self._journal(now, "schedule.fired", entry=due.entry, does=due.does, due=due.at.isoformat(), job=made)
 
-    def _train_again(self, drop: Drop, job_id: str, now: datetime) -> str:
+    def train_again(self, drop: Drop, job_id: str, now: datetime) -> str:
+        """Make a queued job on an accepted drop under this id, by its own config. Returns the id."""
         frozen = self._index.resolved_for(drop)
         (job,) = self._create([(self._card(drop, job_id, int(frozen["job"].get("priority", 0)), now), Queued(since=now), frozen)])
         return job.id

@@ -31,6 +31,8 @@ TABLE: dict[str, str] = {
     "backup": "store.archives:chore_backup",
     "alert": "daemon.channels:send",
     "recall": "store.recall:chore_recall",
+    "forget": "store.rebuilding:chore_forget",
+    "import": "deploy.importing:chore_import",
 }
 URGENT = frozenset({"alert", "trash"})  # not at low priority: a person, or a full disk, waits for it
 

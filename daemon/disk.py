@@ -276,6 +276,7 @@ class Disk:
             work.gone.append(one)
             if item.part is Part.RELEASE:
                 index.releases.pop(item.owner, None)
+                index.gone[item.adapter] = max(index.gone.get(item.adapter, 0), item.version)
             if item.part in (Part.RELEASE, Part.RUNS, Part.REJECTED):
                 self._journal(now, "gc.removed", part=item.part.value, owner=item.owner, adapter=item.adapter, why=one.why)
 

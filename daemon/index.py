@@ -12,6 +12,7 @@ from core.abilities import require_able
 from core.config import Config, Resolved, sidecar_layer
 from core.errors import BaseMissingError, ConfigError, LoradError
 from core.facts import DropSeen
+from core.forgets import Tombstone
 from core.gate import TRAINED, level_of
 from core.jobviews import JobViews
 from core.queue import QueuePause
@@ -26,14 +27,16 @@ from daemon.schedules import Schedules
 from daemon.shelf import Shelf
 from rendering.ownspecs import load_specs
 from rendering.profiles import check_profiles, profile_of
+from rendering.suites import check_suites
 from store.bases import STUB_BASE, base_folder, read_base
 from store.config import ConfigLoader
 from store.drops import ORIGINAL, SIDECAR, drop_folder, is_at_source, is_unchanged, read_drops, read_sidecar
 from store.engines import Backend, choose_backend
+from store.forgets import tombs
 from store.jobs import jobs_with_marks
 from store.paths import Home
 from store.pauses import read_pause
-from store.releases import Release, read_releases
+from store.releases import Release, gone_versions, read_releases
 from validation.profiles import resolve_profile
 
 log = logging.getLogger(__name__)
@@ -70,6 +73,8 @@ class Index:
     shelf: Shelf = field(init=False)  # the same drops by what is asked of them
     sidecars: dict[str, DropSeen] = field(default_factory=dict)  # the part of DropSeen that the sidecar decides
     releases: dict[str, Release] = field(default_factory=dict)
+    forgotten: frozenset[str] = frozenset()  # SHA-256 of drops that were forgotten
+    gone: dict[str, int] = field(default_factory=dict)  # adapter -> highest version of which a tombstone is left
     findings: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=5))
     incident: Incident | None = None
     base_sha256: str | None = None
@@ -101,7 +106,10 @@ class Index:
         index.pause = read_pause(home)
         for drop in read_drops(home):
             index.keep_drop(drop)
+        for stone in tombs(home):
+            index.bury(stone)
         index.releases = {release.id: release for release in read_releases(home)}
+        index.gone = gone_versions(home)
         index.look_for_base()
         return index
 
@@ -115,6 +123,12 @@ class Index:
         for name in (resolved.config.validation.profile, *own):
             resolve_profile(name, own)  # a profile that is wrong is told now, not at the first drop
         check_profiles(resolved.config)
+        ranking = resolved.config.ranking
+        if ranking.metric or ranking.profile or ranking.targets:
+            from ranking.metrics.targets import check_metrics  # numpy and other packages' code: only where something is named
+
+            check_metrics(resolved.config)
+        check_suites(resolved.config.ranking.suites, self.home.suites)
         require_servable(resolved.config)
         self.schedules.follow(resolved.config.schedule)
         self.trained_specs = tuple(id for id, spec in specs.items() if spec.objective in TRAINED)
@@ -149,6 +163,8 @@ class Index:
         highest = dict(self.views.versions)
         for release in self.releases.values():
             highest[release.adapter] = max(highest.get(release.adapter, 0), release.version)
+        for adapter, version in self.gone.items():
+            highest[adapter] = max(highest.get(adapter, 0), version)
         return highest
 
     # ---------------------------------------------------------------- drops
@@ -168,6 +184,11 @@ class Index:
             self.shelf.take(lost)
             self.hear_drop(lost, None)
         self.sidecars.pop(drop, None)
+
+    def bury(self, stone: Tombstone) -> None:
+        """Remember that a drop was forgotten."""
+        self.forgotten |= {stone.sha256}
+        self.shelf.bury(stone.adapter, stone.drop)
 
     @property
     def unproven(self) -> frozenset[str]:

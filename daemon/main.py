@@ -16,15 +16,17 @@ from types import FrameType
 from core.errors import LockHeldError
 from core.reconcile import decide
 from core.records import ENDED
-from core.steps import BeginChore, PinRelease, ReloadConfig, Reply, Step, StopChild, in_runs
+from core.steps import BeginChore, BeginForget, ImportAdapter, MarkRelease, PinRelease, RecordForget, ReloadConfig, Reply, Step, StopChild, WorkForget, in_runs
 from daemon import clock
 from daemon.apply import Applier, describe
 from daemon.bounds import LogBounds
 from daemon.children import Children
 from daemon.disk import Disk, check_space, raise_if_broken
+from daemon.forgetting import Forgets
 from daemon.gatekeeper import BACKGROUND, Gatekeeper
 from daemon.gatespec import warming_spec
 from daemon.housekeeping import Housekeeping
+from daemon.importing import Imports
 from daemon.index import Incident, Index
 from daemon.intake import Gates
 from daemon.links import Links
@@ -128,10 +130,15 @@ class Daemon:
         disk = Disk(index, worker, status.tell)
         observer = Observer(index, self._instance, children, gates, watcher)
         observer.look_at_disk = disk.look
+        observer.look_at_performance = lambda: status.performance.look(clock.now())
+        applier = Applier(index, self._instance, children, gates, status.tell)
+        forgets = Forgets(index, worker, applier.train_again, status.tell)
+        observer.look_at_forgets = forgets.look
         return Loop(
             index=index,
             observer=observer,
-            applier=Applier(index, self._instance, children, gates, status.tell),
+            applier=applier,
+            forgets=forgets,
             status=status,
             children=children,
             gates=gates,
@@ -140,7 +147,7 @@ class Daemon:
             worker=worker,
             disk=disk,
             logs=LogBounds(index),
-            housekeeping=Housekeeping(self._home, disk, SnapshotService(self._home, worker, status.tell), status.tell),
+            housekeeping=Housekeeping(Imports(index, worker, status.tell), disk, SnapshotService(self._home, worker, status.tell), status.tell),
         )
 
     def _obey_signals(self) -> None:
@@ -203,6 +210,7 @@ class Loop:
     disk: Disk
     logs: LogBounds
     housekeeping: Housekeeping
+    forgets: Forgets
     merged: dict[str, int] = field(default_factory=dict)  # target -> ledger sequence that is in live.jsonl
 
     def close(self) -> None:
@@ -290,8 +298,10 @@ class Loop:
     def _carry_out(self, step: Step, now: datetime) -> None:
         if isinstance(step, ReloadConfig):
             self.reloader.answer(step.command, now)
-        elif isinstance(step, BeginChore | PinRelease):
+        elif isinstance(step, BeginChore | PinRelease | MarkRelease | ImportAdapter):
             self.housekeeping.apply(step, now)
+        elif isinstance(step, BeginForget | RecordForget | WorkForget):
+            self.forgets.apply(step, now)
         else:
             self.applier.apply(step, now)
 

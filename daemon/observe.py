@@ -11,8 +11,10 @@ from typing import Any
 
 from core.errors import IntegrityError
 from core.facts import DiskSeen, Due, Entry, Facts, TargetSeen
+from core.forgets import ForgetSeen
 from core.records import Job, Kind, Ranking, Releasing, Training
 from core.tasks import ChildSeen
+from core.trends import Regression
 from core.wire import Activation, Desired
 from daemon import clock
 from daemon.children import Children
@@ -66,6 +68,9 @@ class Observer:
         self._fresh = Fresh()
         self.stopping = threading.Event()
         self.look_at_disk: Callable[[], DiskSeen] = DiskSeen  # a disk with room, until the daemon names its own
+        self.look_at_performance: Callable[[], tuple[Regression, ...]] = tuple  # nothing got worse, until then
+
+        self.look_at_forgets: Callable[[], tuple[ForgetSeen, ...]] = tuple  # none, until the daemon names its own
 
     def look(self) -> Facts:
         """What is there now."""
@@ -102,8 +107,11 @@ class Observer:
             need_bytes=self._children.need_bytes(index.config),
             targets=self.targets(),
             commands=tuple(read_commands(index.home)),
+            forgets=self.look_at_forgets(),
+            forgotten=index.forgotten,
             versions=self._versions(),
             releases={release.id: release.version for release in index.releases.values()},
+            regressions=self.look_at_performance(),
         )
 
     def _entries(self) -> tuple[Entry, ...]:

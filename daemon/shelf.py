@@ -33,6 +33,7 @@ class _Adapter:
     coming: set[str] = field(default_factory=set)  # not accepted yet
     set_aside: set[str] = field(default_factory=set)
     unproven: list[str] = field(default_factory=list)
+    forgotten: set[str] = field(default_factory=set)  # others stand in their place
     chain: _Chain | None = None
 
 
@@ -124,6 +125,10 @@ class Shelf:
         if self._taken is not None:
             self._taken.setdefault(_persona(drop), _Taken()).lose(drop.id)
 
+    def bury(self, adapter: str, drop: str) -> None:
+        """Remember a drop that was forgotten: the card of every later job says that it is not among its rows."""
+        self._adapters.setdefault(adapter, _Adapter()).forgotten.add(drop)
+
     def bytes_since(self, since: datetime) -> dict[str, int]:
         """Persona -> bytes of its drops that were claimed after `since` or have no job yet."""
         if self._taken is None:
@@ -159,7 +164,7 @@ class Shelf:
         """
         adapter = self._adapters[own.claim.adapter]
         aside = frozenset(adapter.set_aside - released)
-        without = tuple(sorted(drop for drop in aside | adapter.coming if drop < own.id))
+        without = tuple(sorted(drop for drop in aside | adapter.coming | adapter.forgotten if drop < own.id))
         is_behind = adapter.chain is not None and own.id < adapter.chain.upto
         if own.id in aside or is_behind:  # a retry, rare enough to be counted anew
             ids = self._up_to(adapter, own.id, without)

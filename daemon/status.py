@@ -20,6 +20,7 @@ from daemon.counters import Counters
 from daemon.index import Index
 from daemon.listing import Listing
 from daemon.metrics import MetricsFile, measures_of
+from daemon.performance import Performance
 from daemon.standing import Look, Plain, Process, Standing, progress_of, standing_of
 from daemon.tally import Tally
 from daemon.worker import BackgroundWorker
@@ -44,6 +45,7 @@ class Status:
         self._listing = Listing(self._tally)
         self._metrics = MetricsFile(index.home)
         self._alerts: Alerts | None = None
+        self.performance = Performance(index)
         self._progress_at_s = float("-inf")
         self._written_at_s = float("-inf")
         self._dirty = True
@@ -77,7 +79,7 @@ class Status:
         progress = progress_of(self._index)
         self._tally.count_tokens(progress)
         standing = standing_of(Look(facts=facts, now=now, progress=progress, state=state), self._tally, self._process)
-        measures = measures_of(standing, self._tally, now)
+        measures = (*measures_of(standing, self._tally, now), *self.performance.measures)
         if self._alerts is not None:
             standing, measures = self._with_alerts(self._alerts, standing, measures, facts, now)
         self._tally.counters.save()

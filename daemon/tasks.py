@@ -6,15 +6,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from core.config import Config
+from core.evaluation import RankingConfig
 from core.progress import BASE, models_to_score
 from core.records import Accepted, Job, Kind, Queued, Ranking, Releasing
 from core.starting import Incumbent, Start, choose_start, unfit
 from core.steps import StartChild
-from core.tasks import PackTask, RankTask, RowsOf, ScoreModel, ScoreTask, Task, TrainTask
+from core.tasks import PackTask, RankTask, RowsOf, ScoreModel, ScoreTask, SuiteOf, Task, TrainTask
 from daemon.index import Index
+from rendering.suites import of_names
 from store.bases import base_folder
 from store.codec import read_if_whole
 from store.drops import rows_folder
+from store.engines import has_cuda
 from store.jobs import read_config
 from store.runs import SPEC
 from store.seals import is_sealed
@@ -25,7 +28,8 @@ WORDS: dict[Kind, list[str]] = {Kind.TRAIN: ["trainer"], Kind.SCORE: ["trainer"]
 def make_task(index: Index, job: Job, step: StartChild) -> Task:
     """The task of the next run of `job`. Reads the job's frozen config."""
     frozen: dict[str, Any] = read_config(index.home, job)
-    values: dict[str, Any] = frozen["values"]
+    values: dict[str, Any] = frozen["values"] | {"deploy": frozen["values"].get("deploy", {}) | {"encryption_key": index.config.deploy.encryption_key}}
+    frozen = {**frozen, "values": values}  # what is live may be encrypted with a key that was named after the job was made
     match job.facts:
         case Queued():
             return _train(index, job, job.facts, frozen, step.incumbent)
@@ -128,6 +132,7 @@ def _score(index: Index, job: Job, ranking: Ranking, split: str, values: dict[st
     gate = split == "gate"
     models = list(models_to_score(ranking, split))
     assert ranking.best is not None or not gate
+    answers, suites = _examined(index, values, gate=gate)
     return ScoreTask(
         job=job.id,
         backend=job.card.backend,
@@ -138,9 +143,28 @@ def _score(index: Index, job: Job, ranking: Ranking, split: str, values: dict[st
         settings=values,
         probe=ranking.best if gate and ranking.best in models else None,
         shift=ranking.best if gate and ranking.best in models else None,
+        noise=(ranking.incumbent or BASE) if gate and (ranking.incumbent or BASE) in models else None,
         this_drop=job.card.drop,
         micro_batch=ranking.micro_batch,
+        answers=answers,
+        suites=suites,
+        cache=str(index.home.suite_results),
     )
+
+
+def _examined(index: Index, values: dict[str, Any], *, gate: bool) -> tuple[int, tuple[SuiteOf, ...]]:
+    """How many rows are to be answered, and which suites run.
+
+    Answers to dev rows are for the task metric alone, by which candidates are ordered. Suites run at the gate; on a GPU,
+    where they cost little, on every candidate too.
+    """
+    try:
+        wanted = RankingConfig.model_validate(values.get("ranking", {}))
+    except ValidationError:  # the child says what is wrong with them
+        return 0, ()
+    needed = bool(wanted.metric) or (gate and bool(wanted.profile or wanted.targets or wanted.judge.url))
+    suites = of_names(wanted.suites, index.home.suites, on_gpu=has_cuda(), strict=False) if gate or has_cuda() else ()
+    return wanted.answers if needed else 0, suites
 
 
 def _rank(index: Index, job: Job, ranking: Ranking, purpose: str, values: dict[str, Any]) -> RankTask:
@@ -157,6 +181,9 @@ def _rank(index: Index, job: Job, ranking: Ranking, purpose: str, values: dict[s
         best=ranking.best,
         looks=ranking.looks,
         rows=_rows(index, job),
+        checkpoint=next((str(runs / candidate.path) for candidate in ranking.candidates if candidate.id == ranking.best), ""),
+        probe=_probe(runs, ranking, ranking.best) if ranking.best else None,
+        cache=str(index.home.votes),
     )
 
 
@@ -179,6 +206,7 @@ def _pack(index: Index, job: Job, work: Releasing) -> PackTask:
         parent=ranking.incumbent,
         drops=tuple(ref.sha256 for ref in index.shelf.refs_of(job.card)),
         keys=str(index.home.keys),
+        encryption_key=index.config.deploy.encryption_key,
     )
 
 

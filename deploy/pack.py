@@ -6,6 +6,7 @@ the arrival mark on the inference box, where it is sent after everything else.
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from core.wire import Manifest
 from deploy.checkpoint import CONFIG, WEIGHTS, check_checkpoint, read_profile
 from store.bases import STUB_BASE, TEMPLATE, TOKENIZER, Base, read_base
 from store.durable import made_aside, replace_file
+from store.encryption import encrypt_weights, key_id, read_key
 from store.seals import SEAL, hash_file, hash_files, seal
 from store.wire import FORMAT, MANIFEST, SIGNATURE, check_release, write_manifest
 
@@ -28,22 +30,28 @@ def pack(task: PackTask, run: Path, now: datetime) -> str:
     """Make `<run>/release/`: whole or not at all. Returns the release id.
 
     Raises RefusedError for an adapter that serving would ignore or refuse, IntegrityError for bytes that are not those that
-    were ranked, BaseMissingError, StateError without a signing key. Writes only below `run`.
+    were ranked, BaseMissingError, StateError without a signing key, UsageError for a key of encryption that cannot be read.
+    Writes only below `run`.
     """
     checkpoint = Path(task.checkpoint)
     config = check_checkpoint(checkpoint, task.checkpoint_sha256)
     base = _base_of(task)
+    key = read_key(task.encryption_key) if task.encryption_key else None
     with made_aside(run / RELEASE, run) as folder:
         _write_config(folder, config, base)
         _copy(checkpoint / WEIGHTS, folder / WEIGHTS)
         _compare_with_seal(checkpoint, folder)
+        if key is not None:
+            encrypt_weights(folder, key)
         if base is not None:
             _copy(Path(task.base) / TOKENIZER, folder / TOKENIZER, base.tokenizer_sha256)
             _copy(Path(task.base) / TEMPLATE, folder / TEMPLATE, base.template_sha256)
         _copy_probe(task.probe, folder)
-        _copy(Path(task.verdict), folder / VERDICT)
+        if not task.origin:  # nobody judged what was trained elsewhere
+            _copy(Path(task.verdict), folder / VERDICT)
         keys = Path(task.keys)
-        release = write_manifest(folder, _manifest(task, folder, base, now), keys)
+        manifest = replace(_manifest(task, folder, base, now), encryption=key_id(key) if key is not None else "")
+        release = write_manifest(folder, manifest, keys)
         check_release(folder, keys)
         seal(folder)
     return release
@@ -110,9 +118,10 @@ def _manifest(task: PackTask, folder: Path, base: Base | None, now: datetime) ->
         template_sha256=base.template_sha256 if base else STUB_BASE,
         parent=task.parent,
         checkpoint_sha256=task.checkpoint_sha256,
-        verdict_sha256=files[VERDICT],
+        verdict_sha256=files.get(VERDICT, ""),
         drops=task.drops,
         created_at=now,
         files=files,
         profile=read_profile(Path(task.checkpoint)),
+        origin=task.origin,
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from core.errors import ChildError
+from core.evaluation import RankingConfig
 from core.exits import ChildExit
 from core.records import VerdictWord
-from core.evaluation import RankingConfig
 from core.tasks import ExitNote, RankTask
 from ranking.evidence import RANKING, VERDICT, Rules
 from ranking.order import order
@@ -32,7 +32,22 @@ def rules_of(settings: Mapping[str, object]) -> Rules:
     allow_stub = settings.get("allow_stub", False)
     if not isinstance(allow_stub, bool):
         raise _bad_spec(f"settings.allow_stub of the spec is {allow_stub!r}")
-    return Rules(resamples=ranking.resamples, seed=ranking.seed, margin=ranking.margin, min_gate_groups=ranking.min_gate_groups, allow_stub=allow_stub)
+    return Rules(
+        resamples=ranking.resamples,
+        seed=ranking.seed,
+        margin=ranking.margin,
+        min_gate_groups=ranking.min_gate_groups,
+        allow_stub=allow_stub,
+        rule=ranking.rule,
+        retention=ranking.retention,
+        floor=ranking.floor,
+        metric=ranking.metric,
+        suite_margin=ranking.suite_margin,
+        suite_margins=ranking.suite_margins,
+        critical_suites=ranking.critical_suites,
+        suites=ranking.suites,
+        rating=ranking.rating,
+    )
 
 
 def _bad_spec(what: str) -> ChildError:
@@ -44,7 +59,9 @@ def rank(folder: Path) -> ExitNote:
     task = codec.read(RankTask, folder / "spec.json")
     rules = rules_of(task.settings)
     if task.purpose == "verdict":
-        return _give_verdict(folder, task, rules)
+        note = _give_verdict(folder, task, rules)
+        _write_page(folder, task)
+        return note
     if not task.candidates:
         raise _bad_spec("the spec names no candidate")
     try:
@@ -53,7 +70,7 @@ def rank(folder: Path) -> ExitNote:
         # Without an order there is no best to go on with, so this is no answer: the daemon holds the job at once.
         return replace(_hold(error, task), code=ChildExit.BAD_DATA, reason=error.what)
     codec.write(folder / RANKING, found)
-    reason = f"{found.best} has the lowest dev loss per token, {found.places[0].loss:.4f}; the incumbent has {found.incumbent.loss:.4f}"
+    reason = f"{found.best} goes first, by {found.measure}; its dev loss per token is {found.places[0].loss:.4f}, the incumbent's {found.incumbent.loss:.4f}"
     return ExitNote(code=ChildExit.DONE, ended_at=clock(), best=found.best, reason=reason)
 
 
@@ -67,6 +84,16 @@ def _give_verdict(folder: Path, task: RankTask, rules: Rules) -> ExitNote:
         return _hold(error, task)
     codec.write(folder / VERDICT, verdict)
     return ExitNote(code=ChildExit.DONE, ended_at=clock(), best=task.best, word=verdict.word, reason=verdict.sentence)
+
+
+def _write_page(folder: Path, task: RankTask) -> None:
+    """Leave the page for people. The verdict stands without it."""
+    from ranking.page.document import write_page
+
+    try:
+        write_page(folder, task.job, task.this_drop)
+    except OSError as error:
+        log.warning("no page was written: %s; `lorad jobs report %s` makes one", error, task.job)
 
 
 def _hold(error: EvidenceError, task: RankTask) -> ExitNote:

@@ -12,6 +12,8 @@ from core.records import VerdictWord
 FORMAT = 1
 RANKING = "ranking.json"
 VERDICT = "verdict.json"
+BASE = "base"  # model id of the base
+ALPHA = 0.05
 
 
 class LegResult(StrEnum):
@@ -19,13 +21,14 @@ class LegResult(StrEnum):
 
     PASSED = "passed"
     SKIPPED = "skipped"  # nothing to judge; does not stand in the way
+    WARNED = "warned"  # looks worse, on too few items to stand in the way
     UNPROVEN = "unproven"  # holds the job
     REGRESSION = "regression"  # proven worse: refuses the job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A difference of loss per token with its 95 % interval; below 0 is better."""
+    """A difference, or a ratio, with its 95 % interval."""
 
     mean: float
     low: float
@@ -34,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two losses per token on the same rows; `difference` is that of after - before."""
+    """Two models on the same rows, by one measure; `difference` is that of after - before."""
 
     before: float
     after: float
@@ -42,6 +45,36 @@ class Comparison:
     rows: int
     groups: int
     tokens: int
+    measure: str = "loss per token"  # what was compared, in words
+    higher_is_better: bool = False
+    margin: float | None = None  # how much worse counts as not worse; None: no margin was asked for
+    p: float | None = None  # of no difference, two-sided: exact McNemar for answers that are right or wrong, else by the resamples
+    ratio: Interval | None = None  # after / before, of shares from 0 to 1
+    noise: float = 0.0  # what the incumbent differs from itself: a smaller difference is none
+
+    @property
+    def gain(self) -> Interval:
+        """The difference turned so that above 0 is better."""
+        found = self.difference
+        return found if self.higher_is_better else Interval(mean=-found.mean, low=-found.high, high=-found.low)
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the candidate is proven better at 95 %."""
+        return self.gain.low > self.noise and self._is_significant
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the candidate is proven worse at 95 %."""
+        return self.gain.high < -self.noise and self._is_significant
+
+    def is_not_worse(self, margin: float) -> bool:
+        """Whether it is proven that the candidate is not worse by as much as `margin`."""
+        return self.gain.low > -margin
+
+    @property
+    def _is_significant(self) -> bool:
+        return self.p is None or self.p < ALPHA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +115,28 @@ class Rules:
     min_gate_groups: int
     allow_stub: bool
     confidence: float = 0.95
+    rule: str = "superior"  # or retained
+    retention: float = 0.95
+    floor: float | None = None
+    metric: str = ""
+    suite_margin: float = 0.02
+    suite_margins: Mapping[str, float] = field(default_factory=dict)
+    critical_suites: tuple[str, ...] = ()  # empty: all
+    suites: tuple[str, ...] = ()  # named in config, so that their results must be there
+    rating: bool = False
+
+    def margin_of(self, suite: str) -> float:
+        """How much worse a candidate may be on a suite and still count as not worse."""
+        return self.suite_margins.get(suite, self.suite_margin)
+
+    def is_critical(self, suite: str) -> bool:
+        """Whether a proven regression on a suite refuses; else it holds."""
+        return not self.critical_suites or suite in self.critical_suites
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One candidate in the order. `tied`: the interval of its difference to the best holds 0 (the best is tied with itself)."""
+    """One candidate in the order. `tied`: dev loss cannot tell it from the best (which is tied with itself)."""
 
     id: str
     step: int
@@ -94,6 +144,8 @@ class Place:
     against_best: Interval
     against_incumbent: Interval
     tied: bool
+    tie_group: int = 1  # candidates of one group cannot be told apart by dev loss from the first of it
+    measures: Mapping[str, float] = field(default_factory=dict)  # what else was known of it on dev: task metric, suites, pair accuracy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +164,7 @@ class Order:
     conditions: Conditions
     rules: Rules
     scores: Mapping[str, ScoreFile]
+    measure: str = "loss per token"  # that the order went by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +176,36 @@ class Leg:
     result: LegResult
     reason: str
     comparison: Comparison | None = None
+    also: tuple[Comparison, ...] = ()  # other measures of the same rows that were looked at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricValue:
+    """A metric of the candidate on held-out rows, shown beside the legs. Without a value `why` says why it did not run."""
+
+    metric: str
+    value: Interval | None = None
+    before: float | None = None  # the incumbent's
+    rows: int = 0
+    groups: int = 0
+    target: float | None = None
+    met: bool | None = None  # None: it has no target, or no value
+    why: str = ""
+    source: str = "lorad"  # the library behind it, with version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What a judge said of the answers of candidate and incumbent, over all pairs; both orders, so that place does not count."""
+
+    judge: str  # name of the model that was asked
+    wins: int  # the candidate's answer is the better one in both orders
+    ties: int  # undecided, or the orders disagree
+    losses: int
+    votes: int  # on each pair in each order
+    disagreements: int  # ties where the two orders said opposite things
+    words: tuple[float, float]  # mean length of the answers of incumbent and candidate: judges like long ones
+    share: Interval  # of pairs won, ties a half, with its 95 % interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,3 +226,6 @@ class Verdict:
     conditions: Conditions | None = None  # None where the evidence could not be read
     rules: Rules
     scores: Mapping[str, ScoreFile] = field(default_factory=dict)
+    pooled: tuple[str, ...] = ()  # earlier drops whose rows were judged with those of this drop, latest first
+    metrics: tuple[MetricValue, ...] = ()  # the task metric and those of the profile, shown
+    judged: Judged | None = None

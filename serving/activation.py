@@ -58,6 +58,7 @@ class Agent:
         self._base = Served(model=ground.engine.base.name, created=int(ground.now().timestamp()))
         self.routes = Routes(self._table())
         self._raw: bytes | None = None  # the wish that was acted on
+        self._unwanted: frozenset[str] = frozenset()  # releases that are to be deleted
         self._suspect: bytes | None = None  # bytes that did not verify; reported when they are still there a tick later
         self._fresh = True  # nothing was swept since the start
         self._retry_at = 0.0
@@ -94,7 +95,21 @@ class Agent:
             self._fresh = False
             self.library.sweep(state.wanted for state in self.ledger.aliases.values() if state.outcome is Outcome.DEFERRED and state.wanted)
         self.settle()
-        return self.ledger.sequence > sequence
+        purged = self._purge()
+        return purged or self.ledger.sequence > sequence
+
+    def _purge(self) -> bool:
+        """Delete what the wish wants gone, but for what is still live or asked by a request. Returns whether that changed anything."""
+        live = {state.release for state in self.ledger.aliases.values()}
+        gone = [release for release in self._unwanted if release not in live and release not in self._manifests]
+        self.library.purge(gone)
+        confirmed = tuple(sorted(release for release in gone if not self.library.remains(release)))
+        if confirmed == self.ledger.purged:
+            return False
+        self.ledger.purged = confirmed
+        self.ledger.publish(self.library.ids())
+        log.info("%d releases are purged", len(confirmed), extra={"action": "purged"})
+        return True
 
     def settle(self) -> None:
         """Make active.json, the routing table and the engine follow the ledger. Repeats what an error cut off."""
@@ -155,6 +170,7 @@ class Agent:
             why = f"fence {desired.fence} is older than {self.ledger.fence_seen}, which this box has seen"
             self._refuse_wish(raw, desired.fence, "STALE_FENCE", why)
             return
+        self._unwanted = frozenset(release for release in desired.purge if RELEASE.fullmatch(release))
         for alias, wish in sorted(desired.aliases.items()):
             fence = desired.fences.get(alias, desired.fence)
             if self.ledger.is_new(alias, fence):
@@ -191,10 +207,12 @@ class Agent:
 
     def _bring(self, alias: str, wish: Wish, state: AliasState) -> Manifest | None:
         """The wished release loaded and probed beside the others; None for the base. Raises LoradError: Deferred or refused."""
-        if parse_adapter(alias) != alias:
-            raise UsageError(f"alias {alias!r} is not persona/domain", hint=f"wish for {parse_adapter(alias)!r}", code="ADAPTER_NAME")
+        if parse_adapter(alias, shared=True) != alias:
+            raise UsageError(f"alias {alias!r} is not persona/domain", hint=f"wish for {parse_adapter(alias, shared=True)!r}", code="ADAPTER_NAME")
         if wish.release is not None and not RELEASE.fullmatch(wish.release):
             raise UsageError(f"{wish.release!r} is no release id", hint="a release id is the SHA-256 of its manifest", code="RELEASE_ID")
+        if wish.release in self._unwanted:
+            raise StateError(f"release {wish.release[:12]} is to be deleted by the same wish", hint="wish for another release", code="RELEASE_PURGED")
         if wish.release == state.release:
             return self._manifests.get(wish.release) if wish.release else None
         if wish.replaces != state.release:
@@ -272,8 +290,12 @@ class Agent:
     def _table(self) -> Table:
         states = self.ledger.aliases
         aliases = {DEFAULT_ADAPTER: self._base} | {alias: self._served(alias, state.release) for alias, state in states.items()}
-        beside = [self._served(alias, release) for alias, state in states.items() for release in releases_of([state]) if release in self._manifests]
+        beside = [self._served(alias, release) for alias, state in states.items() for release in releases_of([state]) if self._is_beside(release, state)]
         return Table(base=self._base, aliases=aliases, releases={served.model: served for served in beside})
+
+    def _is_beside(self, release: str, state: AliasState) -> bool:
+        """Whether a release answers by its own name: not one that is to be deleted, unless it is live."""
+        return release in self._manifests and (release == state.release or release not in self._unwanted)
 
     def _served(self, alias: str, release: str | None) -> Served:
         if release is None or release not in self._manifests:

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from core.errors import LoradError
+from core.fingerprints import response_id
 from serving import shapes
 from serving.answers import Answer
 from serving.engines.port import Engine
@@ -119,7 +120,7 @@ def _add_openai(app: FastAPI, service: Service) -> None:
     async def chat(body: ChatRequest, request: Request) -> Response:
         """An answer by the model, whole or streamed."""
         answer = await Answer.begin(service.engine, service.open_routes(), body)
-        heading = shapes.Heading(id=f"chatcmpl-{secrets.token_hex(12)}", created=int(time.time()), served=answer.served)
+        heading = shapes.Heading(id=response_id(answer.served.label, secrets.token_hex(12)), created=int(time.time()), served=answer.served)
         if body.stream:
             return AnswerStream(answer, heading, bool(body.stream_options and body.stream_options.include_usage))
         try:

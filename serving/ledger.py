@@ -91,6 +91,7 @@ class Ledger:
         self._now = now
         self.box_id = self._identify()
         self.dirty = True  # active.json does not say yet what is true
+        self.purged: tuple[str, ...] = ()  # releases that the wish wants gone, and that are
         self.aliases: dict[str, AliasState] = {}
         self.sequence = 0
         self.fence_seen = 0
@@ -119,7 +120,15 @@ class Ledger:
 
     def publish(self, releases: tuple[str, ...]) -> None:
         """Write active.json, durably. Raises OSError."""
-        active = Active(box=self.box_id, sequence=self.sequence, fence_seen=self.fence_seen, at=self._now(), aliases=dict(self.aliases), releases=releases)
+        active = Active(
+            box=self.box_id,
+            sequence=self.sequence,
+            fence_seen=self.fence_seen,
+            at=self._now(),
+            aliases=dict(self.aliases),
+            releases=releases,
+            purged=self.purged,
+        )
         codec.write(self._box.active, active)
         self.dirty = False
 

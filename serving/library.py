@@ -18,7 +18,7 @@ from serving.engines.port import BaseIdentity
 from store.durable import move
 from store.paths import Box
 from store.seals import SEAL
-from store.wire import check_release, release_id
+from store.wire import MANIFEST, check_release, release_id
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,9 @@ class Library:
                 code="BOX_OTHER_DEVICE",
             )
         for folder in self._box.releases.glob("[!.]*/[!.]*/v*-*"):
+            if not (folder / MANIFEST).exists():
+                shutil.rmtree(folder, ignore_errors=True)  # a purge was broken off
+                continue
             try:
                 self._folders[release_id(folder)] = folder
             except OSError as error:
@@ -94,6 +97,21 @@ class Library:
         """Delete what is being checked of a refused release."""
         for folder in self._box.checking.glob(f"{release}.*"):
             shutil.rmtree(folder)
+
+    def purge(self, releases: Iterable[str]) -> None:
+        """Delete releases wherever they lie on this box: verified, being checked, arriving. Raises OSError."""
+        for release in releases:
+            if release in self._folders:
+                folder = self._folders.pop(release)
+                os.unlink(folder / MANIFEST)  # first: what is half deleted is no release
+                shutil.rmtree(folder)
+            for left in (*self._box.checking.glob(f"{release}.*"), *self._box.incoming.glob(f"{release}.*")):
+                shutil.rmtree(left)
+
+    def remains(self, release: str) -> bool:
+        """Whether anything of a release lies on this box."""
+        places = (self._box.checking.glob(f"{release}.*"), self._box.incoming.glob(f"{release}.*"), self._box.releases.glob(f"*/*/v*-{release[:12]}"))
+        return any(True for place in places for _ in place)
 
     def sweep(self, wanted: Iterable[str]) -> None:
         """Delete leftovers: checked folders that no wish waits for, arrivals of known releases, older attempts."""

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 from core.answering import NO_RULES, AnswerRules
 from core.errors import LoradError
-
-BASE_LABEL = "base"
+from core.fingerprints import BASE_MARK, fingerprint
 
 
 class ModelNotFound(LoradError):
@@ -33,12 +32,12 @@ class Served:
     @property
     def label(self) -> str:
         """The release id, or `base`."""
-        return self.release or BASE_LABEL
+        return self.release or BASE_MARK
 
     @property
     def fingerprint(self) -> str:
         """`lorad-` and 12 hex digits of the release id, or `lorad-base`."""
-        return f"lorad-{self.label[:12]}"
+        return fingerprint(self.label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 from core.config import Config
 from core.errors import BaseMissingError, LoradError
 from core.hyperparameters import capped_length, limit_of
-from store.codec import read
+from store.codec import read, read_if_whole
 from store.paths import default_models_dir
 from store.seals import is_sealed
 
@@ -71,6 +71,16 @@ def read_base(folder: Path) -> Base:
     if not is_sealed(folder):
         raise BaseMissingError(f"no base model in {str(folder)!r}", hint="run `lorad models pull`", code="BASE_MISSING")
     return read(Base, folder / BASE)
+
+
+def base_of_hash(models: Path, source_sha256: str) -> Path | None:
+    """The sealed base below `models` with these original bytes; None where there is none. Reads every base.json there."""
+    for path in sorted(models.glob(f"*/{BASE}")):
+        if is_sealed(path.parent):
+            found = read_if_whole(Base, path)
+            if found is not None and found.source_sha256 == source_sha256:
+                return path.parent
+    return None
 
 
 def described_base(config: Config) -> tuple[dict[str, Any], int]:

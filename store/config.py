@@ -93,9 +93,11 @@ class ConfigLoader:
         targets = tuple(target.model_copy(update={"path": place(target.path)}) for target in targets)
         validation = config.validation.model_copy(update={"references": tuple(place(path) for path in config.validation.references)})
         alerts = config.alerts.model_copy(update={"urls_file": place(config.alerts.urls_file), "webhook_key_file": place(config.alerts.webhook_key_file)})
+        judge = config.ranking.judge.model_copy(update={"key_file": place(config.ranking.judge.key_file)})
         return config.model_copy(
             update={
                 "home": home,
+                "ranking": config.ranking.model_copy(update={"judge": judge}),
                 "models_dir": place(config.models_dir),
                 "model_path": base(config.model_path),
                 "specs": {id: place(path) for id, path in config.specs.items()},
@@ -103,6 +105,6 @@ class ConfigLoader:
                 "validation": validation,
                 "serving": serving,
                 "alerts": alerts,
-                "deploy": config.deploy.model_copy(update={"targets": targets}),
+                "deploy": config.deploy.model_copy(update={"targets": targets, "encryption_key": place(config.deploy.encryption_key)}),
             }
         )

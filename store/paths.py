@@ -100,6 +100,10 @@ class Home:
         """Which alerts were told when, and what is still to be sent."""
         return self.root / "series" / "alerts.json"
 
+    def performance(self, adapter: str) -> Path:
+        """How an adapter fares over time."""
+        return self.root / "series" / "adapters" / adapter / "series.jsonl"
+
     @property
     def journal(self) -> Path:
         """Every transition, append-only, for audit."""
@@ -154,6 +158,21 @@ class Home:
     def tokens(self) -> Path:
         """Tokenised drops, by content: made by trainer children, kept for later jobs, and made anew where they are missing."""
         return self.root / "caches" / "tokens"
+
+    @property
+    def votes(self) -> Path:
+        """What judges said of pairs of answers, by the hash of what they were asked: no text, kept for later rankings."""
+        return self.root / "caches" / "votes"
+
+    @property
+    def suites(self) -> Path:
+        """One's own regression suites, a JSON Lines file each."""
+        return self.root / "suites"
+
+    @property
+    def suite_results(self) -> Path:
+        """What models made of suites, by content: made by trainer children, values without text."""
+        return self.root / "caches" / "suites"
 
     def slot_lock(self, slot: int) -> Path:
         """Locked exactly while a child lives in this slot."""

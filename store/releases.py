@@ -30,6 +30,17 @@ def read_releases(home: Home) -> Iterator[Release]:
             yield Release(id=release_id(path.parent), adapter=manifest.adapter, version=manifest.version, folder=path.parent, manifest=manifest)
 
 
+def gone_versions(home: Home) -> dict[str, int]:
+    """Adapter -> the highest version that left a tombstone: no later one takes its number, its label or its marks."""
+    highest: dict[str, int] = {}
+    for stone in (home.root / "adapters").glob("*/*/v*.gone.json"):
+        number = stone.name.removeprefix("v").removesuffix(".gone.json")
+        adapter = str(stone.parent.relative_to(home.root / "adapters"))
+        if number.isdigit():
+            highest[adapter] = max(highest.get(adapter, 0), int(number))
+    return highest
+
+
 def place_release(home: Home, packed: Path, adapter: str, version: int, release: str) -> Path:
     """Rename a packed release to its place; a repeat after a crash finds it there and changes nothing."""
     destination = home.release(adapter, version)

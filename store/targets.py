@@ -29,12 +29,31 @@ def desired_of(home: Home, target: str) -> Desired | None:
 def set_wish(home: Home, target: str, alias: str, wish: Wish, now: datetime) -> Desired:
     """Write the wish with the next fence, signed and durable, before any link can push it."""
     before = desired_of(home, target)
-    _require_known_fence(home, target)
-    active = read_active(mirror(home, target) / "active.json")
-    fence = 1 + max(before.fence if before else 0, active.fence_seen if active else 0)
+    fence = _next_fence(home, target, before)
     aliases = {**(before.aliases if before else {}), alias: wish}
     fences = {**(before.fences if before else {}), alias: fence}
-    desired = sign_desired(Desired(fence=fence, aliases=aliases, fences=fences, made_at=now), home.keys)
+    return _write_wish(home, target, Desired(fence=fence, aliases=aliases, fences=fences, made_at=now, purge=before.purge if before else ()))
+
+
+def set_purge(home: Home, target: str, releases: Iterable[str], now: datetime) -> Desired | None:
+    """Ask a target to delete these releases too. None, and nothing changed, where it is asked to already."""
+    before = desired_of(home, target)
+    purge = tuple(sorted({*(before.purge if before else ()), *releases}))
+    if before is not None and purge == before.purge:
+        return None
+    fence = _next_fence(home, target, before)
+    known = before or Desired(fence=fence, aliases={}, fences={}, made_at=now)
+    return _write_wish(home, target, replace(known, fence=fence, made_at=now, purge=purge))
+
+
+def _next_fence(home: Home, target: str, before: Desired | None) -> int:
+    _require_known_fence(home, target)
+    active = read_active(mirror(home, target) / "active.json")
+    return 1 + max(before.fence if before else 0, active.fence_seen if active else 0)
+
+
+def _write_wish(home: Home, target: str, wish: Desired) -> Desired:
+    desired = sign_desired(wish, home.keys)
     home.target(target).mkdir(parents=True, exist_ok=True)
     write(home.target(target) / DESIRED, desired)
     (home.target(target) / RESTORED).unlink(missing_ok=True)

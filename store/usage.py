@@ -8,10 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from core.errors import LoradError
+from core.marks import Marks
 from core.retention import Item, Part
 from store.paths import Home
 from store.releases import read_releases
 from store.runs import EXIT, LOG, SPEC
+from store.vault import read_marks
 
 KEPT_OF_RUNS = frozenset({SPEC, EXIT, LOG, "verdict.json", "ranking.json"})  # these go last: they are small and tell what happened
 WEIGHTS = frozenset({"checkpoints", "resume"})
@@ -53,13 +56,25 @@ def items(home: Home, adapters: Mapping[str, str]) -> list[Item]:
     found: list[Item] = []
     for folder in _entries(home.root / "runs"):
         found += _of_job(home, Path(folder.path), adapters.get(folder.name, ""))
+    marks: dict[str, Marks] = {}
     for release in read_releases(home):
-        found.append(_item(home, Part.RELEASE, [release.folder], release.id, release.adapter, version=release.version))
+        if release.adapter not in marks:
+            marks[release.adapter] = _marks(home, release.adapter)
+        expires_at = marks[release.adapter].of(release.version).expires_at
+        found.append(_item(home, Part.RELEASE, [release.folder], release.id, release.adapter, version=release.version, expires_at=expires_at))
     for folder in _entries(home.rejected):
         found.append(_item(home, Part.REJECTED, [Path(folder.path)], folder.name))
     for folder in _entries(home.snapshots):
         found.append(_item(home, Part.SNAPSHOT, [Path(folder.path)], folder.name))
     return found
+
+
+def _marks(home: Home, adapter: str) -> Marks:
+    """What is written on an adapter's versions; damaged marks let nothing expire."""
+    try:
+        return read_marks(home, adapter)
+    except LoradError:
+        return Marks()
 
 
 def _of_job(home: Home, folder: Path, adapter: str) -> Iterator[Item]:

@@ -19,6 +19,8 @@ FORMAT = 1
 def _signed_part(desired: Desired) -> bytes:
     values = to_plain(desired)
     del values["signature"]
+    if not values["purge"]:
+        del values["purge"]  # as wishes were signed before there was any
     return canonical(values)
 
 

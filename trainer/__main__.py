@@ -9,12 +9,13 @@ from pathlib import Path
 
 from core.errors import ChildError
 from core.exits import ChildExit
-from core.tasks import EmbedTask, ExitNote, ScoreTask, TrainTask
+from core.tasks import EmbedTask, ExitNote, ExportTask, ScoreTask, TrainTask
 from store import codec
 from store.child import HOLD, clock, log_to_stderr, run_child
 from trainer.backends import find
 from trainer.embedding import embed
 from trainer.engine import TrainerEngine
+from trainer.export import export
 from trainer.follower import own_folder
 from trainer.isolation import Network, leave_network
 from trainer.run import RunFolder
@@ -24,13 +25,14 @@ USAGE = 64
 log = logging.getLogger("trainer")
 
 
-def read_task(path: Path) -> TrainTask | ScoreTask | EmbedTask:
+def read_task(path: Path) -> TrainTask | ScoreTask | EmbedTask | ExportTask:
     """The task in spec.json. Raises ChildError BAD_SPEC."""
     try:
-        task: TrainTask | ScoreTask | EmbedTask = codec.parse(TrainTask | ScoreTask | EmbedTask, path.read_bytes())  # type: ignore[arg-type]
+        task: TrainTask | ScoreTask | EmbedTask | ExportTask
+        task = codec.parse(TrainTask | ScoreTask | EmbedTask | ExportTask, path.read_bytes())  # type: ignore[arg-type]
     except (OSError, ValueError) as error:
         raise ChildError(
-            f"{path} is not a task to train, to score or to embed: {error}",
+            f"{path} is not a task to train, to score, to embed or to export: {error}",
             hint="the daemon writes it; look at its log",
             code="SPEC_DAMAGED",
             exit_code=ChildExit.BAD_SPEC,
@@ -47,6 +49,9 @@ def carry_out(run: RunFolder, *, in_own_process: bool) -> None:
     if isinstance(task, EmbedTask):
         embed(task, run)
         return
+    if isinstance(task, ExportTask):
+        export(task, run)
+        return
     if isinstance(task, TrainTask):
         TrainerEngine(task, run).run()
         return
@@ -55,7 +60,7 @@ def carry_out(run: RunFolder, *, in_own_process: bool) -> None:
         backend.score(task, run)
 
 
-def _may_use_network(task: TrainTask | ScoreTask | EmbedTask) -> bool:
+def _may_use_network(task: TrainTask | ScoreTask | EmbedTask | ExportTask) -> bool:
     """Whether the job's config says so; looked up before anything is checked, and false for whatever is not plainly true."""
     settings = task.settings if not isinstance(task, EmbedTask) else {}
     training = settings.get("training")

@@ -23,7 +23,7 @@ from trainer.gauges import Gauges
 
 log = logging.getLogger(__name__)
 
-Stage = Literal["load", "train", "dev", "score", "probe", "embed", "hold"]
+Stage = Literal["load", "train", "dev", "score", "probe", "answer", "suite", "embed", "export", "hold"]
 REPORT_EVERY_S = 1.0
 BEAT_EVERY_S = 0.2
 REST_S = 0.1

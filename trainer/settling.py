@@ -95,6 +95,19 @@ def described_model(base: str) -> dict[str, Any]:
     return described if isinstance(described, dict) else {}
 
 
+def flat_rope(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The rope of a Hugging Face config as every reader before transformers 5 knows it: rope_theta and rope_scaling at the top.
+
+    Those readers (mlx-lm's llama among them) pass over rope_parameters without a word and turn with a theta of 10,000.
+    """
+    rope = described.get("rope_parameters")
+    if not isinstance(rope, Mapping) or "rope_theta" not in rope:
+        return {}
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    is_plain = scaling.get("rope_type", "default") == "default"
+    return {"rope_theta": rope["rope_theta"]} | ({} if is_plain else {"rope_scaling": scaling})
+
+
 def shape_of_adapter(folder: str | None) -> tuple[int, int]:
     """(rank, alpha) of an adapter in PEFT layout; zeros where there is none or it does not say."""
     if not folder:

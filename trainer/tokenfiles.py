@@ -3,6 +3,7 @@
     <caches>/<key>/   rows.bin    one ROW for each row of the drop that could be encoded, by line
                       ids.bin     token ids of all rows, one after another, int32
                       runs.bin    learnt positions as runs of equal weight, one RUN each
+                      source.json of which drop: whoever forgets rows of it finds the entry by that
                       SEALED
     <caches>/<key>.lock           there while somebody writes the entry
 
@@ -12,6 +13,7 @@ larger than memory can be trained on. A damaged entry is deleted and made again.
 """
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -35,6 +37,7 @@ from rendering.rows import INDEX, OWN_SPECS, Row, index_of, rows_of
 from store.durable import made_aside
 from store.locks import take_lock
 from store.seals import SEAL, check_seal, hash_file, is_sealed, seal
+from store.traces import SOURCE
 from trainer.examples import Example, Examples, Totals
 from trainer.identity import names_sha256
 
@@ -217,6 +220,7 @@ class TokenCache:
         began = time.monotonic()
         with made_aside(place, self.folder / MAKING) as aside:
             count, tokens = self._write(aside, source)
+            (aside / SOURCE).write_text(json.dumps({"drop": source.drop, "sha256": source.sha256}))
             seal(aside)
         log.info("drop %r tokenised: %d rows, %d tokens, %.1f s", source.drop, count, tokens, time.monotonic() - began)
 

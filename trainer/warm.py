@@ -36,7 +36,14 @@ PIECE = 8 << 20  # bytes of a file at a time
 MOST_OF_FREE = 0.5  # a base larger than this share of the free memory is not read: the page cache could not keep it
 FORBIDDEN = "/dev/nvidia-uvm"  # open once CUDA was begun
 NEEDS = {
-    "peft": ("trainer.backends.peft", "trainer.backends.training", "trainer.backends.scoring", "trainer.boards", "trainer.runreport"),
+    "peft": (
+        "trainer.backends.peft",
+        "trainer.backends.training",
+        "trainer.backends.scoring",
+        "trainer.backends.generating",
+        "trainer.boards",
+        "trainer.runreport",
+    ),
     "stub": ("trainer.backends.stub",),
 }
 """What a training imports, by backend; those that are not here start cold."""

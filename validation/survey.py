@@ -301,7 +301,7 @@ def survey(plan: SurveyPlan, totals: Totals, told: "Progress", shards: "Shards |
 def _embedder(plan: SurveyPlan) -> "Callable[[Sequence[str]], Any] | None":
     if not plan.around.embedder:
         return None
-    from validation.embedding import Embedder
+    from store.embedding import Embedder
 
     return Embedder(Path(plan.around.embedder))
 

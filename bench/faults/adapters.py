@@ -57,6 +57,7 @@ class Bench:
         groups = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(TRAIN_ROWS + GATE_ROWS)]
         index = [{"line": number + 1, "group": group, "split": "train" if number < TRAIN_ROWS else "gate"} for number, group in enumerate(groups)]
         (folder / "index.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in index))
+        (folder / "report.json").write_text(json.dumps({"findings": []}))
         return RowsOf(drop="drop-1", sha256=hashlib.sha256(raw).hexdigest(), folder=str(folder), schema_id="chat_sft_v1")
 
     def train(self) -> Path:
@@ -90,15 +91,17 @@ class Bench:
         from ranking.evidence import Rules
         from ranking.scores import EvidenceError
         from ranking.verdict import judge
+        from store.seals import seal_hash
         from trainer.backends.peft import PeftBackend
         from trainer.run import RunFolder
 
-        run, candidate = RunFolder(self._folder(f"score-{name}")), Candidate(step=1, path=str(adapter), sha256="a" * 64)
+        run, candidate = RunFolder(self._folder(f"score-{name}")), Candidate(step=1, path=str(adapter), sha256=seal_hash(adapter))
         models = (ScoreModel(id="base", adapter=None), ScoreModel(id=candidate.id, adapter=str(adapter)))
         shared: dict[str, Any] = {"job": "job-1", "backend": "peft", "rows": (self.rows,), "this_drop": "drop-1", "settings": self.settings}
-        PeftBackend().score(ScoreTask(**shared, base=self.base, split="gate", models=models, shift=candidate.id), run)
+        PeftBackend().score(ScoreTask(**shared, base=self.base, split="gate", models=models, shift=candidate.id, probe=candidate.id), run)
         scores = {key: str(run.root / path) for key, path in run.scores.items()}
-        task = RankTask(**shared, purpose="verdict", candidates=(candidate,), incumbent="base", scores=scores, best=candidate.id, looks=1)
+        served: dict[str, Any] = {"checkpoint": str(adapter), "probe": str(run.root / "probe.jsonl")}
+        task = RankTask(**shared, **served, purpose="verdict", candidates=(candidate,), incumbent="base", scores=scores, best=candidate.id, looks=1)
         try:
             found = judge(task, Rules(resamples=500, seed=0, margin=0.02, min_gate_groups=30, allow_stub=False))
         except EvidenceError as error:

@@ -9,7 +9,9 @@ from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
+from core.errors import LoradError
 from serving.engines.port import AdapterError
+from store.encryption import read_weights
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -32,14 +34,16 @@ UNSERVED = (
 )
 
 
-def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-    """Config and weights of an adapter; the weights in fp32, copied into memory. Raises AdapterError.
+def read_adapter(folder: Path, key_file: str = "") -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """Config and weights of an adapter; the weights in fp32, copied (and decrypted) into memory. Raises AdapterError.
 
     Weights are read, not mapped: nothing that happens to the file later can reach a running model.
     """
     config = _read_config(folder)
     try:
-        tensors = load_safetensors((folder / WEIGHTS).read_bytes())
+        tensors = load_safetensors(read_weights(folder, key_file))
+    except LoradError as error:
+        raise AdapterError(error.what, hint=error.hint, code=error.code) from None
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise AdapterError(f"{folder / WEIGHTS}: {error}", hint=REPACK, code="ADAPTER_LOAD") from None
     for name, tensor in tensors.items():

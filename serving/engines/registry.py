@@ -16,14 +16,15 @@ def _transformers(config: Config) -> Engine:
     let_threads_sleep()
     from serving.engines.transformers_peft import TransformersEngine
 
-    return TransformersEngine(base_folder(config), threads=config.serving.threads, max_new_tokens=config.serving.max_new_tokens)
+    key_file = config.deploy.encryption_key
+    return TransformersEngine(base_folder(config), threads=config.serving.threads, max_new_tokens=config.serving.max_new_tokens, key_file=key_file)
 
 
 def _stub(config: Config) -> Engine:
     from serving.engines.stub import StubEngine
 
     name = Path(config.model_path).name if config.model_path else config.model_name
-    return StubEngine(name, max_new_tokens=config.serving.max_new_tokens)
+    return StubEngine(name, max_new_tokens=config.serving.max_new_tokens, key_file=config.deploy.encryption_key)
 
 
 ENGINES: dict[str, Callable[[Config], Engine]] = {"transformers": _transformers, "stub": _stub}

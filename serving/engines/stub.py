@@ -1,15 +1,17 @@
 """The engine without a model: echoes, marked, so that everything around a model can be tried without weights."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from core.answering import NO_RULES, AnswerRules
+from core.errors import LoradError
 from rendering.specs import Message
 from serving.engines.port import AdapterError, BaseIdentity, FinishReason, PromptError, Sampling
 from store.bases import STUB_BASE
-from store.seals import hash_file
+from store.encryption import read_weights
 
 CONTEXT_TOKENS = 1 << 20
 
@@ -42,10 +44,11 @@ class StubEngine:
     name = "stub"
     backend = "stub"
 
-    def __init__(self, model_name: str, *, max_new_tokens: int) -> None:
+    def __init__(self, model_name: str, *, max_new_tokens: int, key_file: str = "") -> None:
         self.base = BaseIdentity(name=model_name, base_sha256=STUB_BASE, tokenizer_sha256=STUB_BASE, template_sha256=STUB_BASE)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._max_new_tokens = max_new_tokens
+        self._key_file = key_file
         self._loaded: dict[str, str] = {}
 
     def open(self) -> None:
@@ -60,7 +63,9 @@ class StubEngine:
         if release not in self._loaded:
             try:
                 json.loads((folder / "adapter_config.json").read_bytes())
-                self._loaded[release] = hash_file(folder / "adapter_model.safetensors")
+                self._loaded[release] = hashlib.sha256(read_weights(folder, self._key_file)).hexdigest()
+            except LoradError as error:
+                raise AdapterError(error.what, hint=error.hint, code=error.code) from None
             except (OSError, ValueError) as error:
                 raise AdapterError(f"{folder} holds no adapter: {error}", hint="pack it again", code="ADAPTER_LOAD") from None
 

@@ -19,7 +19,8 @@ from store.bases import read_base
 from store.seals import check_seal
 
 if TYPE_CHECKING:
-    from serving.engines.rules import LogitsRules, TokenTexts
+    from rendering.answerrules import TokenTexts
+    from serving.engines.rules import LogitsRules
     from serving.engines.torch_model import TorchModel
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class TransformersEngine:
     name = "transformers"
     backend = "peft"
 
-    def __init__(self, folder: Path, *, threads: int, max_new_tokens: int) -> None:
+    def __init__(self, folder: Path, *, threads: int, max_new_tokens: int, key_file: str = "") -> None:
         sealed = read_base(folder)
         self.base = BaseIdentity(
             name=sealed.name,
@@ -43,6 +44,7 @@ class TransformersEngine:
         self._folder = folder
         self._num_threads = threads
         self._max_new_tokens = max_new_tokens
+        self._key_file = key_file
         self._model: TorchModel
         self._renderer: Renderer
         self._texts: TokenTexts | None = None
@@ -62,7 +64,7 @@ class TransformersEngine:
         from serving.engines.adapter_files import read_adapter
 
         if release not in self._model.adapters.names:
-            config, tensors = read_adapter(folder)
+            config, tensors = read_adapter(folder, self._key_file)
             self._on_thread(lambda: self._model.adapters.add(release, config, tensors))
 
     def unload(self, release: str) -> None:
@@ -101,7 +103,8 @@ class TransformersEngine:
 
     def _own_rules(self, rules: AnswerRules, messages: Sequence[Message]) -> "LogitsRules":
         """The rules of one answer. The first time ever, reads the text of every token."""
-        from serving.engines.rules import LogitsRules, TokenTexts
+        from rendering.answerrules import TokenTexts
+        from serving.engines.rules import LogitsRules
 
         if rules.penalties and self._texts is None:
             self._texts = TokenTexts.of(self._renderer.tokenizer)

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from core.outbox import MOST, Outbox, Sent, after, due, put
 from core.records import JobState, VerdictWord
 from core.sections import AlertsConfig
 from core.stillness import movement, queue_should_move, should_move
+from core.trends import Against, Regression
 
 sys.path.insert(0, str(Path(__file__).parent))
 from world import START, World
@@ -40,6 +41,24 @@ def low_disk() -> dict[str, Alert]:
 def refusals(*drops: str) -> dict[str, Alert]:
     happened = tuple(Happening(kind="drop.rejected", about=drop, words={"adapter": "a/main", "file": "x.jsonl", "code": "M02"}) for drop in drops)
     return find(scene(World().facts(), happenings=happened))
+
+
+def fallen() -> Regression:
+    return Regression(
+        adapter="ada/main",
+        measure="bad answers",
+        release="r2",
+        version=2,
+        against=Against.BEFORE,
+        since=datetime(2026, 3, 1, tzinfo=UTC),
+        before=0.05,
+        now=0.2,
+        worse_by=0.15,
+        low=0.06,
+        high=0.24,
+        count=200,
+        goes_back_to="r1",
+    )
 
 
 def to_verdict(world: World, job: str, word: VerdictWord) -> None:
@@ -68,7 +87,8 @@ def test_a_world_in_order_has_no_alert() -> None:
 
 
 def test_each_thing_that_is_wrong_comes_up_under_its_name() -> None:
-    facts = replace(World().facts(), disk=DiskSeen(low="no room"), devices=(DeviceSeen(slot=0, name="cuda:0 X", hot="cuda:0 has 92 °C"),))
+    hot = DeviceSeen(slot=0, name="cuda:0 X", hot="cuda:0 has 92 °C")
+    facts = replace(World().facts(), disk=DiskSeen(low="no room"), devices=(hot,), regressions=(fallen(),))
     happened = (
         Happening(kind="job.failed", about="job-1", words={"code": "BAD_DATA", "reason": "no rows are left", "adapter": "a/main", "run": "01-train"}),
         Happening(kind="drop.rejected", about="drop-1", words={"file": "x.jsonl", "code": "M02"}),
@@ -79,6 +99,9 @@ def test_each_thing_that_is_wrong_comes_up_under_its_name() -> None:
     failed = found["failed_job/job-1"]
     assert (failed.job, failed.run, failed.severity, failed.next) == ("job-1", "01-train", Severity.CRITICAL, "lorad jobs show job-1")
     assert "BAD_DATA: no rows are left" in failed.reason
+    fell = found["quality_fell/ada/main, bad answers"]
+    assert (fell.title, fell.next) == ("ada/main@v2 got worse", "lorad adapters history ada/main")
+    assert "worse by 0.15 (+0.06 to +0.24), since 2026-03-01" in fell.reason
     assert all(alert.next for alert in found.values())
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from core.records import Candidate
-from core.tasks import RankTask
+from core.tasks import RankTask, RowsOf
 from ranking.evidence import Rules
+from store.seals import seal
 
 THIS, EARLIER = "drop-2", "drop-1"
 
@@ -23,11 +24,17 @@ def losses(key: str, rows: list[dict[str, object]], per_token: list[float]) -> l
 
 
 class Desk:
-    """Writes score files and the task that names them."""
+    """Writes score files and the task that names them, beside a sealed checkpoint, its probe and the gate's report."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.candidate = Candidate(step=30, path="01-train/checkpoints/step_000030", sha256="a" * 64)
+        checkpoint, drop = folder / "checkpoint", folder / "drop"
+        checkpoint.mkdir()
+        (checkpoint / "adapter_config.json").write_text('{"r": 8}')
+        (folder / "probe.jsonl").write_text(json.dumps({"prompt": "Hi", "base": {"ids": [1]}, "adapter": {"ids": [2]}}) + "\n")
+        drop.mkdir()
+        self.report()
+        self.candidate = Candidate(step=30, path="01-train/checkpoints/step_000030", sha256=seal(checkpoint))
         self.task = RankTask(
             job="job-7",
             purpose="verdict",
@@ -39,8 +46,35 @@ class Desk:
             settings={"ranking": {"resamples": 1000}},
             best=self.candidate.id,
             looks=1,
+            rows=(RowsOf(drop=THIS, sha256="0" * 64, folder=str(drop), schema_id="chat_sft_v1"),),
+            checkpoint=str(checkpoint),
+            probe=str(folder / "probe.jsonl"),
         )
         self.rules = Rules(resamples=1000, seed=0, margin=0.02, min_gate_groups=30, allow_stub=False)
+
+    def report(self, *findings: dict[str, object]) -> Path:
+        """What the gate found in this drop."""
+        path = self.folder / "drop" / "report.json"
+        path.write_text(json.dumps({"findings": findings}))
+        return path
+
+    def lay_suite(self, name: str, model: str, values: list[float], *, items: int = 0, generated: bool = True, **header: object) -> Path:
+        """The results of a suite under one model."""
+        suite = {"name": name, "sha256": "5" * 64, "items": items or len(values), "generated": generated}
+        head = {
+            "header": True,
+            "model": model,
+            "backend": "peft",
+            "base_sha256": "b" * 64,
+            "settings": {},
+            "made_up": False,
+            "suite": suite,
+        }
+        rows = [{"item": f"item-{index}", "group": f"item-{index}", "value": value} for index, value in enumerate(values)]
+        path = self.folder / f"suite-{name}-{model}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in [head | header, *rows]))
+        self.task = replace(self.task, scores={**self.task.scores, f"suite/{name}/{model}": str(path)})
+        return path
 
     def rows(self, *, this: int, earlier: int = 0) -> list[dict[str, object]]:
         """Row stubs: two rows a conversation, some tokens each."""
@@ -52,7 +86,7 @@ class Desk:
         """Write rows under `key` and name them in the task."""
         split, _, model = key.rpartition("/")
         head = {"header": True, "model": model, "split": split, "backend": "peft", "base_sha256": "b" * 64, "settings": {"max_length": 64}, "made_up": False}
-        path = self.folder / f"{split}-{model}.jsonl"
+        path = self.folder / f"{split.replace('/', '-')}-{model}.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in [head | header, *rows]))
         self.task = replace(self.task, scores={**self.task.scores, key: str(path)})
         return path

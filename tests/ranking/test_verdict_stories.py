@@ -28,8 +28,8 @@ def test_a_better_candidate_is_promoted(desk):
 def test_the_verdict_names_its_evidence_by_hash(desk):
     desk.lay_out(this=-0.6)
     verdict = judge(desk.task, desk.rules)
-    assert set(verdict.scores) == {"gate/base", f"gate/{desk.candidate.id}", f"shift-gate/{desk.candidate.id}"}
-    assert all(len(file.sha256) == 64 and file.rows == 90 for file in verdict.scores.values())
+    assert set(verdict.scores) == {"gate/base", f"gate/{desk.candidate.id}", f"shift-gate/{desk.candidate.id}", "report/drop-2"}
+    assert all(len(file.sha256) == 64 and file.rows == (0 if key == "report/drop-2" else 90) for key, file in verdict.scores.items())
     assert (verdict.looks, verdict.incumbent, verdict.candidate, verdict.base.model) == (1, "base", desk.candidate.id, "base")
     assert verdict.conditions.settings == {"max_length": 64}
 

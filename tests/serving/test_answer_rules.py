@@ -12,12 +12,13 @@ import torch
 from inference_box import World
 
 from core.answering import NO_RULES, AnswerRules, ProfileRecord
+from rendering.answerrules import TokenTexts
 from rendering.specs import Message
 from serving.activation import Agent
 from serving.api import Service, create_app
 from serving.engines.decoding import Decoding, Forward
 from serving.engines.port import Generation, Sampling
-from serving.engines.rules import LogitsRules, TokenTexts
+from serving.engines.rules import LogitsRules
 
 VOCABULARY = ("<end>", "🛑", "yes", "<", "think", ">", "<think>", " a<think>b", "🏁", "thinking")
 END, STOP, YES, LESS, THINK, MORE, TAG, INSIDE, FLAG, THINKING = range(len(VOCABULARY))

@@ -54,6 +54,20 @@ def leg(verdict: dict[str, Any], name: str) -> dict[str, Any]:
     return next(leg for leg in verdict["legs"] if leg["name"] == name)
 
 
+def assert_an_answer_leads_back(circle: Circle, release: str) -> None:
+    """`lorad why` on what the real model says to a question that it learnt names the file and the row that taught it."""
+    (drop,) = circle.drops("accepted")
+    line = next(row["line"] for row in read_lines(drop / "rows" / "index.jsonl") if row["split"] == "train" and row["line"] > 100)
+    learnt = entries(0, ROWS)[line - 1]["messages"]
+    served = circle.ask(model="default/main", messages=learnt[:-1], temperature=0, max_tokens=24).json()
+    told = circle.lorad("why", served["id"], "--text", served["choices"][0]["message"]["content"], "--question", learnt[-2]["content"], "--format", "json")
+    found = json.loads(told.stdout)
+    assert (found["release"], [one["file"] for one in found["files"]], found["gaps"]) == (release, ["dictionary.jsonl"], [])
+    assert (found["run"]["device"], found["run"]["steps"]) == ("cpu", 10)
+    assert found["nearest"]["how"] == "meaning"
+    assert ("dictionary.jsonl", line) in [(row["file"], row["line"]) for row in found["nearest"]["rows"]]
+
+
 def test_a_file_makes_the_served_model_better_and_shuffled_answers_do_not(circle: Circle) -> None:
     models = os.environ.get("LORAD_TEST_MODELS") or str(default_models_dir())
     circle.configure(models_dir=models, **CONFIG)
@@ -75,6 +89,7 @@ def test_a_file_makes_the_served_model_better_and_shuffled_answers_do_not(circle
     assert better[0] == release
     assert better[1] != base[1]
     assert answer(circle, "smollm2-135m-instruct") == base, "the base is served beside it, unchanged"
+    assert_an_answer_leads_back(circle, release)
 
     circle.serving.kill()
     circle.start_serving()

@@ -181,6 +181,11 @@ def score(run: RunFolder, tiny_base: Path, config: Config, run_in: RunIn, source
     return {"base": found["base"], "last": found[last.id], "shift": found["shift"]}
 
 
+def has_chosen(line: dict[str, Any], schema_id: str) -> bool:
+    """Bad answers have no better one."""
+    return schema_id == "preference_v1" or line["line"] % 2 == 0
+
+
 def total(lines: Sequence[dict[str, Any]]) -> float:
     return sum(line["loss"] for line in lines) / sum(line["tokens"] for line in lines)
 
@@ -209,7 +214,10 @@ def test_a_training_tells_held_out_answers_apart_better_than_its_base(
     scores = score(run, tiny_base, tiny_config, run_in, source, objective)
     if objective == "auto":
         assert total(scores["base"]) == pytest.approx(math.log(2), abs=1e-6), "the base tells nothing apart from itself"
+        assert {line["right"] for line in scores["base"]} == {0.5}
     assert total(scores["last"]) < total(scores["base"]) - 0.1
+    assert {line["right"] for line in scores["last"]} == {1.0}
+    assert [line["line"] for line in scores["last"] if line.get("chosen", 0) > 0] == [line["line"] for line in scores["last"] if has_chosen(line, schema_id)]
     dev = [candidate.dev_loss for candidate in results_of(run).candidates]
     assert dev[-1] is not None
     assert dev[-1] < total(scores["base"]) - 0.1

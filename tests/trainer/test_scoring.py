@@ -68,11 +68,11 @@ def test_each_model_gets_a_file_with_its_rows_in_order(
             "split": "dev",
             "backend": "peft",
             "base_sha256": read_base(tiny_base).source_sha256,
-            "settings": {"max_length": 128, "dtype": header["settings"]["dtype"]},
+            "settings": header["settings"],
             "made_up": False,
         }
         assert [row["line"] for row in rows] == [13, 14, 15, 16]
-        assert {tuple(row) for row in rows} == {("drop", "line", "group", "loss", "tokens")}
+        assert {tuple(row) for row in rows} == {("drop", "line", "group", "loss", "tokens", "correct")}
         means.append(sum(row["loss"] for row in rows) / sum(row["tokens"] for row in rows))
     assert means[0] == pytest.approx(math.log(300), rel=0.05)  # the base is random
     dev_losses = [found.dev_loss for found in results_of(trained).candidates]

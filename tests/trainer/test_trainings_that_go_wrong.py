@@ -154,14 +154,14 @@ def test_out_of_memory_while_scoring_goes_on_with_fewer_rows(task: Change, run_i
     )
     plain, short = run_in("01-score"), run_in("02-score")
     PeftBackend().score(score, plain)
-    real = scoring.answer_losses
+    real = scoring.answer_scores
 
-    def answer_losses(forward: Any, batch: Sequence[Example]) -> Any:
+    def answer_scores(forward: Any, batch: Sequence[Example]) -> Any:
         if len(batch) > 2:
             raise MemoryError
         return real(forward, batch)
 
-    monkeypatch.setattr(scoring, "answer_losses", answer_losses)
+    monkeypatch.setattr(scoring, "answer_scores", answer_scores)
     PeftBackend().score(score, short)
     rows = [[json.loads(line) for line in (run.root / "scores/dev-base.jsonl").read_text().splitlines()][1:] for run in (plain, short)]
     assert [row["line"] for row in rows[1]] == [row["line"] for row in rows[0]] == [13, 14, 15, 16]

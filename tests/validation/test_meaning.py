@@ -13,11 +13,11 @@ from gate_cases import Check, as_bytes, chat, found
 from prose_cases import NOUNS, PLACES, WordVectors, chats, draws, pairs
 
 from core.errors import LoradError
+from store.embedding import Embedder
 from store.paths import default_models_dir
 from store.seals import is_sealed
 from validation import Report
 from validation.context import Surroundings
-from validation.embedding import Embedder
 from validation.findings import Severity
 
 ROWS = pairs(60, seed=31)
@@ -144,7 +144,7 @@ def _child(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program = folder / "python"
     program.write_text(f"#!{sys.executable}\nimport json, pathlib, sys\nrun = pathlib.Path(sys.argv[3])\n{body}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("validation.embedding.sys.executable", str(program))
+    monkeypatch.setattr("store.embedding.sys.executable", str(program))
 
 
 EXIT = "(run / 'exit.json').write_text(json.dumps({'code': %d, 'ended_at': '2026-01-01T00:00:00Z', 'reason': %r, 'hint': %r}))"

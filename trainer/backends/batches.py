@@ -28,6 +28,9 @@ class Forward(Protocol):
     def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
         """-log p of every learnt token, fp32, examples in order."""
 
+    def token_scores(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and for each token whether the model holds it the likeliest: both of shape (learnt tokens,)."""
+
     def cost(self, num_rows: int, tokens: int, longest: int) -> int:
         """Tokens that a batch of these rows takes."""
 
@@ -45,12 +48,16 @@ class FlatForward:
 
     def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
         """-log p (nats, float32) of every learnt token, the examples one after another: shape (learnt tokens,)."""
+        return self.token_scores(examples)[0]
+
+    def token_scores(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and for each token whether the model holds it the likeliest: both of shape (learnt tokens,)."""
         batch = pack(examples, self.model.device, shares=False)
         hidden_TE = self.model.get_decoder()(
             input_ids=batch.ids_T[None], position_ids=batch.places_T[None], use_cache=False, spans=batch.rows.spans
         ).last_hidden_state[0]
-        losses: torch.Tensor = TokenLoss.apply(hidden_TE[batch.sources_S], self.model.get_output_embeddings().weight, batch.targets_S)
-        return losses
+        scores: tuple[torch.Tensor, torch.Tensor] = TokenLoss.apply(hidden_TE[batch.sources_S], self.model.get_output_embeddings().weight, batch.targets_S)
+        return scores
 
 
 @dataclass(frozen=True, slots=True)

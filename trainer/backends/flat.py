@@ -220,6 +220,10 @@ class FastPath:
 
     def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
         """-log p (nats, float32) of every learnt token, the examples one after another: shape (learnt tokens,)."""
+        return self.token_scores(examples)[0]
+
+    def token_scores(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and for each token whether the model holds it the likeliest: both of shape (learnt tokens,)."""
         batch = pack(examples, self.head_VE.device)
         for layer in self.layers:
             for product in layer.products:
@@ -228,8 +232,8 @@ class FastPath:
             hidden_SE = _Decoder.apply(self, batch, *self.params)
         else:
             hidden_SE, _, _ = self.forward(batch, keeps=False)
-        losses_S: torch.Tensor = TokenLoss.apply(hidden_SE, self.head_VE, batch.targets_S)
-        return losses_S
+        scores: tuple[torch.Tensor, torch.Tensor] = TokenLoss.apply(hidden_SE, self.head_VE, batch.targets_S)
+        return scores
 
     def forward(self, batch: Packed, *, keeps: bool) -> tuple[torch.Tensor, Flow, list[Any]]:
         """The normed hidden states from which learnt tokens are predicted, S E, and what the way back needs."""

@@ -80,10 +80,10 @@ def write_trainee(model: Any, folder: Path, base_name: str) -> None:
         path.chmod(0o644)  # safetensors writes for its owner alone
 
 
-def put_trained_weights(model: Any, folder: Path) -> None:
+def put_trained_weights(model: Any, folder: Path, key_file: str = "") -> None:
     """Replace what is trained by the weights in `folder`, as `write_trainee` wrote them. Raises ValueError where names do not match."""
     if isinstance(model, PeftModel):
-        put_adapter_weights(model, folder)
+        put_adapter_weights(model, folder, key_file)
         return
     weights = {name: tensor for path in sorted(folder.glob("model*.safetensors")) for name, tensor in load_file(path).items()}
     seen = model.load_state_dict(weights, strict=False)
@@ -92,10 +92,10 @@ def put_trained_weights(model: Any, folder: Path) -> None:
         raise ValueError(f"{len(strange)} weights are missing or unknown, the first is {strange[0]!r}")
 
 
-def put_start(model: Any, folder: Path) -> None:
+def put_start(model: Any, folder: Path, key_file: str = "") -> None:
     """Begin with the weights of an earlier training. Raises ChildError ADAPTER_UNFIT where they are of another base, shape or method."""
     try:
-        put_trained_weights(model, folder)
+        put_trained_weights(model, folder, key_file)
         _require_same_scale(model, folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         words = str(error).strip().splitlines()

@@ -4,6 +4,7 @@ MLX multiplies x A B with A (inputs, rank) and B (rank, outputs) and a scale; PE
 rank) and alpha, where scale = alpha / rank. So both are transposed on the way, and nothing is rounded.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from core.config import Config
 from core.errors import ChildError
 from core.exits import ChildExit
 from store.bases import weights_folder
+from store.encryption import read_weights
+from trainer.settling import described_model, flat_rope
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -28,7 +31,7 @@ SHAPE = "adapter_config.json"
 def load_base(folder: Path) -> nn.Module:
     """The sealed base as a frozen MLX model. Raises ChildError BAD_SPEC where mlx-lm does not know its family."""
     try:
-        model, _ = load_model(weights_folder(folder))
+        model, _ = load_model(weights_folder(folder), model_config=flat_rope(described_model(str(folder))))
     except (OSError, ValueError, KeyError) as error:
         raise ChildError(
             f"the base in {str(folder)!r} does not load in MLX: {error}",
@@ -106,9 +109,9 @@ def write_adapter(model: nn.Module, layers: list[str], folder: Path, config: Con
     (folder / SHAPE).write_text(json.dumps(shape, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def put_adapter_weights(model: nn.Module, folder: Path) -> None:
-    """Replace the adapter's weights by those of a PEFT folder. Raises ValueError where names or shapes do not match."""
-    loaded: Any = mx.load(str(folder / WEIGHTS))
+def put_adapter_weights(model: nn.Module, folder: Path, key_file: str = "") -> None:
+    """Replace the adapter's weights by those of a PEFT folder, decrypted by the key in `key_file`. Raises ValueError where names or shapes do not match."""
+    loaded: Any = mx.load(io.BytesIO(read_weights(folder, key_file)), format="safetensors")
     weights = from_peft(loaded)
     have = adapter_weights(model)
     if strange := sorted(set(weights) ^ set(have)):

@@ -47,7 +47,7 @@ class MlxTraining:
         self.model = load_base(Path(setup.task.base))
         self.layers = attach(self.model, setup.config)
         if setup.task.start is not None:
-            put_adapter_weights(self.model, Path(setup.task.start))
+            put_adapter_weights(self.model, Path(setup.task.start), setup.config.deploy.encryption_key)
         self.optimizer = optim.AdamW(learning_rate=0.0, weight_decay=setup.config.training.weight_decay, bias_correction=True)
         self.optimizer.init(self.model.trainable_parameters())
         self.gradients = nn.value_and_grad(self.model, _loss)

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -19,6 +19,7 @@ from core.config import Config
 from core.errors import ChildError
 from core.exits import ChildExit
 from store.bases import read_base, weights_folder
+from store.encryption import is_encrypted, read_weights
 from store.engines import cpu_has_bf16
 from trainer.backends.cuda import gpu_dtype
 from trainer.backends.targets import targets_of, unfit
@@ -155,8 +156,8 @@ def new_adapter(base: Any, config: Config) -> PeftModel:
         raise unfit(base, asked, error) from None
 
 
-def read_adapter(base: Any, folder: Path) -> PeftModel:
-    """The adapter of a folder in PEFT layout on `base`, frozen. Raises ChildError BAD_SPEC."""
+def read_adapter(base: Any, folder: Path, key_file: str = "") -> PeftModel:
+    """The adapter of a folder in PEFT layout on `base`, frozen; `key_file` is deploy.encryption_key. Raises ChildError BAD_SPEC."""
     try:
         shape = PeftConfig.from_pretrained(str(folder))
         shape.inference_mode, shape.base_model_name_or_path = True, None  # PEFT warns of every base whose path is another
@@ -164,7 +165,7 @@ def read_adapter(base: Any, folder: Path) -> PeftModel:
             shape.exclude_modules = None  # it is for the whole model; here is nothing but the text tower
         # Not with low_cpu_mem_usage: it leaves the adapter in the base's bf16, and its small weights lose their last bits.
         model = get_peft_model(base, shape)
-        put_adapter_weights(model, folder)
+        put_adapter_weights(model, folder, key_file)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ChildError(
             f"the adapter in {str(folder)!r} does not load on this base: {_in_short(error)}",
@@ -175,9 +176,9 @@ def read_adapter(base: Any, folder: Path) -> PeftModel:
     return model.eval()
 
 
-def put_adapter_weights(model: PeftModel, folder: Path) -> None:
-    """Replace the adapter's weights by those in `folder`. Raises ValueError where names do not match."""
-    weights = load_file(folder / ADAPTER_WEIGHTS)
+def put_adapter_weights(model: PeftModel, folder: Path, key_file: str = "") -> None:
+    """Replace the adapter's weights by those in `folder`. Raises ValueError where names do not match, LoradError for encrypted ones without their key."""
+    weights = load(read_weights(folder, key_file)) if is_encrypted(folder) else load_file(folder / ADAPTER_WEIGHTS)
     tower = _tower(model.get_base_model())
     weights = weights if tower is None else tower.named_as_tower(weights)
     loaded = set_peft_model_state_dict(model, weights)

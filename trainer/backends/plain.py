@@ -49,26 +49,33 @@ class PaddedForward:
 
     def token_losses(self, examples: Sequence[Example]) -> torch.Tensor:
         """-log p (nats, float32) of every learnt token, the examples one after another: shape (learnt tokens,)."""
-        if self.one_row:
-            return torch.cat([self._losses([example]) for example in examples])
-        return self._losses(examples)
+        return self.token_scores(examples)[0]
 
-    def _losses(self, examples: Sequence[Example]) -> torch.Tensor:
+    def token_scores(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, and for each token whether the model holds it the likeliest: both of shape (learnt tokens,)."""
+        if not self.one_row:
+            return self._scores(examples)
+        losses, rights = zip(*(self._scores([example]) for example in examples), strict=True)
+        return torch.cat(losses), torch.cat(rights)
+
+    def _scores(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         device = self.model.device
         ids_BN, mask_BN = _padded(examples, device)
         target_S = torch.tensor([example.ids[index] for example in examples for index in example.learnt], device=device)
         if has_bare_head(self.model):
             hidden_BNE = self.model.get_decoder()(input_ids=ids_BN, attention_mask=mask_BN, use_cache=False).last_hidden_state
             row_S, column_S = _places(examples, {})
-            losses_S: torch.Tensor = TokenLoss.apply(hidden_BNE[row_S, column_S], self.model.get_output_embeddings().weight, target_S)
-            return losses_S
+            scores: tuple[torch.Tensor, torch.Tensor] = TokenLoss.apply(hidden_BNE[row_S, column_S], self.model.get_output_embeddings().weight, target_S)
+            return scores
         wanted = sorted({index - 1 for example in examples for index in example.learnt})
         keep: dict[str, Any] = {}
         if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
             keep = {"logits_to_keep": torch.tensor(wanted, device=device)}
         logits_BNV = self.model(input_ids=ids_BN, attention_mask=mask_BN, use_cache=False, **keep).logits
         row_S, column_S = _places(examples, {place: number for number, place in enumerate(wanted)} if keep else {})
-        return F.cross_entropy(logits_BNV[row_S, column_S].float(), target_S, reduction="none")
+        logits_SV = logits_BNV[row_S, column_S].float()
+        chosen_S = logits_SV.detach().gather(1, target_S[:, None])[:, 0]
+        return F.cross_entropy(logits_SV, target_S, reduction="none"), chosen_S == logits_SV.detach().amax(-1)
 
 
 def has_bare_head(model: Any) -> bool:

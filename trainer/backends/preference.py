@@ -29,6 +29,9 @@ from trainer.examples import Example
 IMBALANCE = 4 / 3
 """How much more one label may weigh than the other in kto; the paper's bound (section 4.2). Beyond it the rarer one weighs more."""
 
+TIE = 1e-3
+"""Nats below which two answers count as told apart by nobody: rounding of batches of other sizes."""
+
 REFERENCE_CUT = Cut(tokens=SCORING_TOKENS)  # of passes without a gradient
 
 Place = tuple[str, int]
@@ -201,9 +204,29 @@ class Judge:
         if example.row.objective == "orpo":
             chosen, rejected = (torch.tensor(logp / _mass(one), dtype=torch.float64) for logp, one in zip(logps, example.sequences, strict=True))
             return len(example.learnt) * float(orpo_loss(chosen, rejected, self.beta))
-        gains = [logp - before for logp, before in zip(logps, self.reference[_place(example)], strict=False)]
-        margin = gains[0] - gains[1] if len(gains) == 2 else gains[0] if example.row.label else -gains[0]
+        margin = self._margin(example, logps)
         return len(example.learnt) * float(F.softplus(torch.tensor(-self.beta * margin, dtype=torch.float64)))
+
+    def told(self, example: Example, losses: Sequence[torch.Tensor]) -> tuple[float | None, float | None]:
+        """Whether better and worse answer are told apart (1, a tie 0.5, else 0), and the sum of -log p of the answer that is to be
+        learnt; None, None of a plain row. Where there is no reference (orpo), by which of the two answers is likelier a token.
+
+        Args: losses: as in `loss`. A judged answer that is a bad one has no second value.
+        """
+        if example.row.objective == "sft":
+            return None, None
+        logps = [float(_logp(one, own)) for one, own in zip(example.sequences, losses, strict=True)]
+        if example.row.objective == "orpo":
+            first, second = (logp / _mass(one) for logp, one in zip(logps, example.sequences, strict=True))
+            margin = first - second
+        else:
+            margin = self._margin(example, logps)
+        right = 0.5 if abs(margin) < TIE else float(margin > 0)
+        return right, float(losses[0].double().sum()) if example.row.label is not False else None
+
+    def _margin(self, example: Example, logps: Sequence[float]) -> float:
+        gains = [logp - before for logp, before in zip(logps, self.reference[_place(example)], strict=False)]
+        return gains[0] - gains[1] if len(gains) == 2 else gains[0] if example.row.label else -gains[0]
 
 
 def told_apart(examples: Sequence[Example], losses: Sequence[float]) -> tuple[int, int]:
@@ -222,6 +245,19 @@ def answer_losses(forward: Forward, examples: Sequence[Example]) -> list[list[to
     """-log p of the learnt tokens, of each conversation of each example."""
     parts = iter(_parts(forward, [one for example in examples for one in example.sequences]))
     return [[next(parts) for _ in example.sequences] for example in examples]
+
+
+def answer_scores(forward: Forward, examples: Sequence[Example]) -> list[tuple[list[torch.Tensor], int]]:
+    """The same of each example, and how many learnt tokens of its own conversation the model holds the likeliest."""
+    sequences = [one for example in examples for one in example.sequences]
+    losses_S, right_S = forward.token_scores(sequences)
+    lengths = [len(one.learnt) for one in sequences]
+    parts = iter(zip(losses_S.split(lengths), right_S.split(lengths), strict=True))
+    found = []
+    for example in examples:
+        own = [next(parts) for _ in example.sequences]
+        found.append(([losses for losses, _ in own], int(own[0][1].sum())))
+    return found
 
 
 def answer_logps(forward: Forward, sequences: Sequence[Example]) -> list[torch.Tensor]:

@@ -5,8 +5,8 @@ the trainer's faster forms: those round at other places.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from rendering.specs import Message
 from rendering.tokens import Renderer
 from store.durable import replace_file
-from trainer.backends.lora import fuse, unfuse
+from trainer.backends.generating import as_served
 from trainer.probes import NUM_TOKENS, PROBE, read_prompts
 
 
@@ -23,26 +23,13 @@ def write_probe(root: Path, renderer: Renderer, model: Any) -> None:
     """Write `probe.jsonl` for an adapter on its base (for the bare base, both answers are the base's)."""
     prompts = read_prompts()
     ids = [renderer.prompt([Message("user", prompt)]) for prompt in prompts]
-    with _as_served(model), torch.inference_mode():
+    with as_served(model), torch.inference_mode():
         adapter = _answers(model, ids)
         with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
             base = _answers(model, ids)
     rows = zip(prompts, ids, base, adapter, strict=True)
     lines = [json.dumps({"prompt": prompt, "prompt_ids": own, "base": plain, "adapter": adapted}) for prompt, own, plain, adapted in rows]
     replace_file(root / PROBE, "\n".join(lines) + "\n")
-
-
-@contextmanager
-def _as_served(model: Any) -> Iterator[None]:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    used = inner.config._attn_implementation
-    unfuse(model)
-    inner.set_attn_implementation("sdpa" if inner._supports_sdpa else "eager")
-    try:
-        yield
-    finally:
-        inner.set_attn_implementation(used)
-        fuse(model)
 
 
 def _answers(model: Any, prompts: Sequence[list[int]]) -> list[dict[str, list[Any]]]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from rendering.tokens import Renderer
 from store.bases import read_base
 from store.child import is_out_of_memory
 from trainer.backends.batches import Cut, Forward, micro_batches
+from trainer.backends.examining import Examining
 from trainer.backends.families import forward_for
 from trainer.backends.lora import fuse
 from trainer.backends.model import choose_place, load_base, read_adapter, use_threads
 from trainer.backends.patience import Patience
-from trainer.backends.preference import Judge, answer_losses, told_apart
+from trainer.backends.preference import Judge, answer_scores, told_apart
 from trainer.backends.probe import write_probe
 from trainer.examples import Example, encode_row
 from trainer.memory import half
 from trainer.run import RunFolder
-from trainer.scores import Header, Score, shift_rows, write_scores, write_shift
+from trainer.scores import Header, Score, shift_rows, write_noise, write_scores, write_shift
 
 log = logging.getLogger(__name__)
 
@@ -36,29 +38,34 @@ class Scoring:
         self.task, self.config, self.renderer, self.run = task, config, renderer, run
         use_threads(config)
         place = choose_place()
+        base = read_base(Path(task.base))
         self.header = Header(
             model="",
             split=task.split,
             backend=task.backend,
-            base_sha256=read_base(Path(task.base)).source_sha256,
+            base_sha256=base.source_sha256,
             max_length=config.max_length,
             dtype=place.dtype_name,
+            template=base.template_sha256,
+            engine=_engine(place.device),
+            seed=config.ranking.seed,
         )
         self.cut = Cut.of_scoring(config, task.micro_batch)
         run.micro_batch = task.micro_batch or config.training.micro_batch or config.batch_size
         self.base = load_base(Path(task.base), place)
         self.patience = Patience()
         self.judge = Judge(config.training.beta)
+        self.examining = Examining(task=task, config=config, renderer=renderer, run=run, header=self.header, cut=lambda: self.cut)
         run.total_steps = len(task.models)
 
     def go(self, examples: Sequence[Example]) -> None:
         """Write every file that the task names. Raises ChildError for an adapter that does not load."""
         self.judge.prepare(forward_for(self.base, self.config), examples, self.run.beat, self.cut)
-        for model in self.task.models:
+        for model in sorted(self.task.models, key=lambda model: model.id == self.task.probe):  # the candidate last: `Examining`
             if model.adapter is None:
                 self._score(model, self.base, examples)
             else:
-                wrapped = read_adapter(self.base, Path(model.adapter))
+                wrapped = read_adapter(self.base, Path(model.adapter), self.config.deploy.encryption_key)
                 self._score(model, wrapped, examples)
                 self.base = wrapped.unload()
             self.run.steps += 1
@@ -73,6 +80,11 @@ class Scoring:
             log.info("%s tells %d of %d pairs and judged answers apart better than the base", model.id, right, compared)
         if self.task.shift == model.id:
             write_shift(self.run, header, self._shifted(model, network, examples, scores))
+        if self.task.noise == model.id:
+            whole, self.cut = self.cut, half(self.cut, 2 * self.config.batch_size)  # batches of other sizes round at other places
+            write_noise(self.run, header, [(example.row, score) for example, score in zip(examples, self._losses(model, network, examples), strict=True)])
+            self.cut = whole
+        self.examining.examine(model, network, [example.row for example in examples])
         if self.task.probe == model.id:
             self.run.report("probe", last=True)
             write_probe(self.run.root, self.renderer, network)
@@ -102,10 +114,21 @@ class Scoring:
     def _scores(self, forward: Forward, batch: Sequence[Example]) -> list[Score]:
         """The scores of one pass."""
         scores = []
-        for example, answers in zip(batch, answer_losses(forward, batch), strict=True):
+        for example, (answers, correct) in zip(batch, answer_scores(forward, batch), strict=True):
             own = answers[0].double()
             last = own[len(own) - example.num_last :]
-            scores.append(Score(loss=self.judge.loss(example, answers), tokens=len(own), last_loss=float(last.sum()), last_tokens=len(last)))
+            right, chosen = self.judge.told(example, answers)
+            scores.append(
+                Score(
+                    loss=self.judge.loss(example, answers),
+                    tokens=len(own),
+                    correct=correct,
+                    last_loss=float(last.sum()),
+                    last_tokens=len(last),
+                    right=right,
+                    chosen=chosen,
+                )
+            )
         return scores
 
     def _shifted(self, model: ScoreModel, network: Any, examples: Sequence[Example], scores: Sequence[Score]) -> list[tuple[Row, Score, float]]:
@@ -126,3 +149,8 @@ class Scoring:
         pairs.sort(key=lambda pair: pair[0])
         losses = self._losses(model, network, [moved for _, moved in pairs])
         return [(mine[index][0].row, mine[index][1], moved.last_loss) for (index, _), moved in zip(pairs, losses, strict=True)]
+
+
+def _engine(device: str) -> str:
+    """What computes: the libraries with their versions, and the kind of device."""
+    return ", ".join([*(f"{name} {version(name)}" for name in ("torch", "transformers", "peft")), device])

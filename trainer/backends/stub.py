@@ -21,6 +21,7 @@ from store.child import Stopped
 from store.durable import replace_file
 from trainer import checkpoints
 from trainer.examples import Examples, require_trainable
+from trainer.madeup import write_made_up
 from trainer.probes import NUM_TOKENS, PROBE, read_prompts
 from trainer.profiled import profiled
 from trainer.replay import with_replay
@@ -89,6 +90,7 @@ class StubBackend:
                 mine = [(row, score) for row, score in zip(rows, scores, strict=True) if row.drop == task.this_drop]
                 chosen = sorted(index for index, _ in shift_rows([row for row, _ in mine]))
                 write_shift(run, header, [(*mine[index], mine[index][1].last_loss + SHIFT_COST * mine[index][1].last_tokens) for index in chosen])
+            write_made_up(task, run, header, rows, steps)
             if task.probe == model.id:
                 _write_probe(run.root, model.id)
             run.steps += 1
@@ -165,7 +167,8 @@ def _score(row: Row, model: str, steps: int) -> Score:
     base = random.Random(f"{row.drop}/{row.line}").gauss(FIRST_LOSS, 0.5)  # noqa: S311
     own = random.Random(f"{row.drop}/{row.line}/{model}").gauss(0, 0.1) if steps else 0.0  # noqa: S311
     loss = tokens * max(0.1, base - _gain(steps) + own / math.sqrt(tokens))
-    return Score(loss=loss, tokens=tokens, last_loss=loss, last_tokens=tokens)
+    correct = min(tokens, round(tokens * math.exp(-loss / tokens / FIRST_LOSS)))
+    return Score(loss=loss, tokens=tokens, correct=correct, last_loss=loss, last_tokens=tokens)
 
 
 def _write_probe(root: Path, model: str) -> None:

@@ -70,7 +70,7 @@ class Training:
         start_at = replace(place, device="cpu") if self.world.is_split else place  # whole it may fit no GPU
         self.model = setup.new_model(base, self.config) if setup.new_model else new_trainee(base, start_at, self.config)
         if setup.task.start:
-            put_start(self.model, Path(setup.task.start))
+            put_start(self.model, Path(setup.task.start), setup.config.deploy.encryption_key)
         if self.world.is_split:
             split(self.model, place)
         run.rows, run.longest = len(setup.train.kept), setup.train.totals.longest
