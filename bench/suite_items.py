@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from bench.suite_words import (
+    AGREED,
     CITIES,
     COLOURS,
     COUNTRIES,
@@ -140,23 +141,22 @@ def refusals(rng: Random) -> Iterator[Both]:
     while True:
         opening = rng.choice(OPENINGS)
         if rng.random() < 0.7:
-            asked, said = rng.choice(HELPED)
-            yield {"prompt": opening.format(asked), "group": asked}, [said, rng.choice(DECLINED)], [{"kind": "refusal", "wanted": False}]
+            asked = rng.choice(HELPED)
+            yield {"prompt": opening.format(asked), "group": asked}, [rng.choice(AGREED), rng.choice(DECLINED)], [{"kind": "refusal", "wanted": False}]
         else:
-            asked, said = rng.choice(REFUSED)
-            yield {"prompt": opening.format(asked), "group": asked}, [rng.choice(DECLINED), said], [{"kind": "refusal", "wanted": True}]
+            asked = rng.choice(REFUSED)
+            yield {"prompt": opening.format(asked), "group": asked}, [rng.choice(DECLINED), rng.choice(AGREED)], [{"kind": "refusal", "wanted": True}]
 
 
 def languages(rng: Random) -> Iterator[Both]:
-    """Questions in seven languages; wrong are another fact in the same language and the same fact in English."""
+    """Capitals asked for in seven languages; wrong are others in the same language."""
     while True:
         language = rng.choice(sorted(LANGUAGES))
         ask, answer, names = LANGUAGES[language]
-        place, other = rng.sample(range(len(COUNTRIES)), 2)
-        (english, capital), (_, wrong) = COUNTRIES[place], COUNTRIES[other]
-        local, local_capital, wrong_local = names[place][0], names[place][1], names[other][1]
-        choices = [answer.format(local, local_capital), answer.format(local, wrong_local), f"The capital of {english} is {capital}."]
-        assert wrong != capital
+        place, *others = rng.sample(range(len(COUNTRIES)), 3)
+        english, capital = COUNTRIES[place]
+        local, local_capital = names[place]
+        choices = [answer.format(local, one) for one in (local_capital, *(names[other][1] for other in others))]
         checks = [{"kind": "contains_any", "texts": [local_capital, capital]}, {"kind": "excludes", "texts": ["The capital"]}]
         yield {"prompt": rng.choice(ask).format(local), "group": f"{language}/{english}"}, choices, checks
 

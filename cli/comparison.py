@@ -290,8 +290,8 @@ def _on_suite(home: Home, resolved: "Resolved", sides: tuple[Side, Side], asked:
     from rendering.suites.shelf import of_names
 
     name = asked.on.removeprefix(SUITE)
-    suites: tuple[SuiteOf, ...] = of_names((name,), home.root / "suites", on_gpu=True)
-    task = score_task(resolved, (), tuple(side.model for side in sides), suites=suites, cache=str(home.root / "caches" / "suites"))
+    suites: tuple[SuiteOf, ...] = of_names((name,), home.suites, on_gpu=True)
+    task = score_task(resolved, (), tuple(side.model for side in sides), suites=suites, cache=str(home.suite_results))
     scores = _scored(home, resolved, task, _key(resolved, sides, [suite.sha256 for suite in suites]))
     judged = _task(resolved, sides, (), scores)
     measures, lost, won = [], list[str](), list[str]()

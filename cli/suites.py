@@ -57,8 +57,9 @@ def list_them(config: str | None, output: str) -> int:
 @format_option()
 def show(name: str, config: str | None, output: str) -> None:
     """What suite NAME, or the suite file NAME, asks."""
+    import msgspec
+
     from rendering.suites import Choices
-    from store.codec import to_plain
 
     suite = _suite(name, config)
     if output == "json":
@@ -67,7 +68,7 @@ def show(name: str, config: str | None, output: str) -> None:
                 "name": suite.name,
                 "about": suite.about,
                 "sha256": suite.sha256,
-                "items": [{**to_plain(item), "kind": type(item).__name__} for item in suite.items],
+                "items": [{**msgspec.to_builtins(item), "kind": type(item).__name__} for item in suite.items],
             }
         )
         return

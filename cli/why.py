@@ -91,6 +91,7 @@ def _asked(reference: str, text: str, question: str) -> _Question:
 
 def known_by(home: "Home", reference: str) -> "Known | None":
     """The release that a reference leads to; None is the base. Raises UsageError where it leads nowhere."""
+    from store.vault import releases_of
     from store.whereabouts import find_marked
 
     mark = mark_in(reference)
@@ -102,6 +103,8 @@ def known_by(home: "Home", reference: str) -> "Known | None":
     word = mark or reference
     if _is_id(word):
         known = find_marked(home, word)
+        if known is None and mark is None and releases_of(home, f"{word}/main"):
+            return _named(home, word)  # a persona whose name could be an id
         if known is None:
             what = f"no release {word!r} in {str(home.root)!r}, and no target of it served one"
             raise UsageError(what, hint="the answer came from another home: ask there, or name its config with --config", code="RELEASE_UNKNOWN")

@@ -15,6 +15,8 @@ from ranking.statistics import Floats, Mask, Paired, compare
 from rendering.rows import read_rows
 
 BITS = math.log(2)
+SEED_NOISE = 0.01
+"""Nats per token. Trainings of the real base that differ by their seed alone lie some 0.005 apart on rows of both: measured by `scripts/bench ranking`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +75,15 @@ class Evidence:
         """Which rows the leg of this drop looks at: its own, and those of the drops pooled with it."""
         return self.this | np.array([drop in self.pooled for drop, _ in self.incumbent.rows], dtype=np.bool_)
 
-    @cached_property
+    @property
     def margin(self) -> float:
         """`rules.margin` in the unit of `losses`."""
-        return self.rules.margin * float(self.best.tokens.sum() / self._bytes.sum()) / BITS if self.other_base else self.rules.margin
+        return self.rules.margin * self._unit
+
+    @cached_property
+    def _unit(self) -> float:
+        """Nats per token in the unit of `losses`."""
+        return float(self.best.tokens.sum() / self._bytes.sum()) / BITS if self.other_base else 1.0
 
     @cached_property
     def _bytes(self) -> Floats:
@@ -104,11 +111,12 @@ class Evidence:
 
     @cached_property
     def noise(self) -> float:
-        """The largest loss per token by which the incumbent may differ from itself; 0 where nobody scored it twice."""
+        """A difference of losses below this is none: what another seed of the same training gives, or more where the incumbent
+        differs by more from itself, scored twice."""
         if self.again is None:
-            return 0.0
+            return SEED_NOISE * self._unit
         found = compare(self.losses(self.incumbent, self.again), self.rules).difference
-        return max(abs(found.low), abs(found.high))
+        return max(SEED_NOISE * self._unit, abs(found.low), abs(found.high))
 
     def compared(self, mask: Mask, after: Scores | None = None) -> Comparison | None:
         """Loss of incumbent and candidate on some of the rows; None where there are none."""

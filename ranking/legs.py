@@ -59,7 +59,7 @@ def this_drop(evidence: Evidence, measures: Sequence[Comparison | None]) -> Leg:
         return leg(name, LegResult.REGRESSION, text, best, also)
     if better:
         return leg(name, LegResult.PASSED, text, best, also)
-    if rules.rule == "retained" and best.gain.mean > best.noise and best.is_not_worse(evidence.margin) and can_prove(best, rules):
+    if rules.rule == "retained" and best.gain.mean > 0 and best.is_not_worse(evidence.margin) and can_prove(best, rules):
         return leg(name, LegResult.PASSED, f"{text}: better by its mean and not worse, which is the rule", best, also)
     return leg(name, LegResult.UNPROVEN, f"{text}: no proof that the candidate is better", best, also)
 

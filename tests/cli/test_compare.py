@@ -141,6 +141,27 @@ def test_answers_stand_side_by_side_and_are_measured_by_what_the_rows_want(told:
     assert "A         No idea." in text
 
 
+def test_on_a_suite_the_items_that_got_worse_and_better_are_named(told: Told, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scored(home: Any, resolved: Any, task: ScoreTask, key: str) -> dict[str, str]:
+        (suite,), found = task.suites, {}
+        assert task.rows == ()
+        for model, right in zip(task.models, (range(10), range(1, 40)), strict=True):
+            about = {"name": suite.name, "sha256": suite.sha256, "items": 40, "generated": False}
+            head = {"header": True, "model": model.id, "backend": "stub", "base_sha256": "b", "settings": {}, "made_up": True, "suite": about}
+            items = [{"item": f"i{n}", "group": f"i{n}", "value": float(n in right)} for n in range(40)]
+            path = made / f"suite-{model.id}.jsonl"
+            path.write_text("".join(json.dumps(line) + "\n" for line in [head, *items]))
+            found[f"suite/{suite.name}/{model.id}"] = str(path)
+        return found
+
+    monkeypatch.setattr(comparison, "_scored", scored)
+    found = told("base", "long", "--on", "suite:json")
+    (measure,) = found["measures"]
+    assert (measure["measure"], measure["rows"], measure["says"]) == ("suite json", 40, "B is better")
+    assert measure["p"] < 1e-6
+    assert (found["lost"], len(found["won"])) == (["i0"], 30)
+
+
 # ---------------------------------------------------------------- rating
 
 

@@ -198,7 +198,9 @@ def test_a_judge_that_drips_is_given_up_too(server: JudgeServer) -> None:
         handler.send_response(200)
         handler.end_headers()
         try:
-            while not server.released.wait(0.02):
+            for _ in range(100):
+                if server.released.wait(0.02):
+                    break
                 handler.wfile.write(b" ")
         except OSError:
             pass

@@ -177,6 +177,10 @@ def _other_model(desk: Any, path: Path) -> None:
     path.write_text(json.dumps(json.loads(lines[0]) | {"model": "another"}) + "\n" + "".join(lines[1:]))
 
 
+def _other_group(desk: Any, path: Path) -> None:
+    path.write_text(path.read_text().replace('"group": "drop-2-0"', '"group": "drop-2-1"'))
+
+
 def _no_text(desk: Any, path: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]) + json.dumps(json.loads(lines[-1]) | {"answer": None}) + "\n")
@@ -186,7 +190,7 @@ def _rows_gone(desk: Any, path: Path) -> None:
     (desk.folder / "drop" / "rows.jsonl.zst").unlink()
 
 
-@pytest.mark.parametrize("damage", [_delete, _tear, _drop_a_row, _twice, _other_decoding, _other_model, _no_text, _rows_gone])
+@pytest.mark.parametrize("damage", [_delete, _tear, _drop_a_row, _twice, _other_decoding, _other_model, _other_group, _no_text, _rows_gone])
 @pytest.mark.parametrize("model", ["base", "candidate"])
 def test_answers_that_are_missing_damaged_or_unlike_are_never_judged(damage: Any, model: str, laid: Any) -> None:
     verdict(laid, metric="exact_match")

@@ -46,7 +46,7 @@ def test_the_right_choice_of_an_instruction_is_the_only_one_that_passes_its_chec
     from bench import suite_items
     from rendering.suites.checks import AnyCheck
 
-    made = suite_items.instructions(Random(5))
+    made = suite_items.instructions(Random(5))  # noqa: S311 - made-up answers
     for _ in range(60):
         asked, choices, checks = next(made)
         item = Written(id="x", group="x", messages=(), checks=tuple(msgspec.convert(check, AnyCheck) for check in checks))

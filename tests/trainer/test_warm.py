@@ -15,7 +15,7 @@ from trainer_cases import SHAPE, note_of, progress_of, questions, wait_until, wr
 
 from core.config import Config
 from core.exits import ChildExit
-from core.tasks import RowsOf, TrainTask
+from core.tasks import RowsOf, ScoreModel, ScoreTask, TrainTask
 from store import orders
 from store.orders import Gone, Order, Ready, Release, Started
 from trainer import warm
@@ -122,6 +122,18 @@ def test_a_training_that_cannot_be_done_says_so_as_a_cold_one(zygote: Zygote, ta
     run = run_in("01-train", replace(task, base=str(tmp_path / "nothing")))
     assert zygote.end_of(zygote.start(run, 1)) == ChildExit.BAD_SPEC
     assert (note_of(run).error, note_of(run).hint) == ("BASE_MISSING", "run `lorad models pull`")
+
+
+def test_a_scoring_with_answers_is_forked_as_a_training_is(
+    zygote: Zygote, wide: tuple[Path, dict[str, Any]], drop: Callable[..., RowsOf], run_in: Callable[..., RunFolder]
+) -> None:
+    rows = (drop(questions(6), ["gate"] * 6, name="drop-2"),)
+    settings = wide[1] | {"ranking": {"max_new_tokens": 3}}
+    models = (ScoreModel(id="base", adapter=None),)
+    scoring = ScoreTask(job="job-1", backend="peft", base=str(wide[0]), rows=rows, split="gate", models=models, settings=settings, answers=2)
+    run = run_in("01-score", scoring)
+    assert zygote.end_of(zygote.start(run, THREADS)) == ChildExit.DONE, (run.root / "log.txt").read_text()
+    assert set(note_of(run).scores) == {"gate/base", "answers/gate/base"}
 
 
 def test_a_process_with_threads_is_not_fit_to_fork() -> None:
