@@ -80,15 +80,14 @@ class Desk:
 
     def alike(self, rng: np.random.Generator) -> str:
         """The word on two adapters that differ by their seed alone."""
-        return self._word(*self._pair(rng), rows=self._rows(rng, GATE))
+        return self._word(self._pair(rng), rows=self._rows(rng, GATE))
 
     def with_suites(self, rng: np.random.Generator, points: float) -> str:
         """The word on a candidate that is better on this drop, with one suite of six in which it answers `points` of a hundred differently."""
-        before, after = self._pair(rng)
         suites = {f"suite-{n}": (values := (rng.random(ITEMS) < 0.6).astype(float), values.copy()) for n in range(6)}
         values = suites["suite-0"][1]
         values[rng.permutation(np.flatnonzero(values if points < 0 else 1 - values))[: round(abs(points) * ITEMS / 100)]] = float(points > 0)
-        return self._word(before, after, rows=self._rows(rng, GATE), gain=0.3, suites=suites)
+        return self._word(self._pair(rng), rows=self._rows(rng, GATE), gain=0.3, suites=suites)
 
     def with_answers(self, rng: np.random.Generator, points: float) -> str:
         """The word on a candidate that answers ITEMS questions of a drop better by `points` of a hundred on average, a fifth of them differently.
@@ -113,11 +112,11 @@ class Desk:
             path = folder / f"answers-{model}.jsonl"
             path.write_text("".join(json.dumps(line) + "\n" for line in [head, *said]))
             scores[f"answers/gate/{model}"] = str(path)
-        return self._judge(before, after, scores, rows=rows, settings={"ranking": {"metric": "exact_match"}})
+        return self._judge((before, after), scores, rows=rows, settings={"ranking": {"metric": "exact_match"}})
 
     def small(self, rng: np.random.Generator) -> str:
         """The word on twenty rows in all, the candidate far better on each."""
-        return self._word(*self._pair(rng), rows=self._rows(rng, 10), gain=1.5)
+        return self._word(self._pair(rng), rows=self._rows(rng, 10), gain=1.5)
 
     def _pair(self, rng: np.random.Generator) -> tuple[str, str]:
         one, other = rng.permutation(len(self.seeds.candidates))[:2]
@@ -129,10 +128,10 @@ class Desk:
         places = {drop: [(row["drop"], row["line"]) for row in any_model if row["drop"] == drop] for drop in (EARLIER, THIS)}
         return {own[index] for own in places.values() for index in rng.permutation(len(own))[:count]}
 
-    def _word(self, before: str, after: str, rows: set[tuple[str, int]], gain: float = 0.0, suites: Any = None) -> str:
+    def _word(self, pair: tuple[str, str], rows: set[tuple[str, int]], gain: float = 0.0, suites: Any = None) -> str:
         """The word on score files of some of the rows, the candidate's loss lower by `gain` a token than it is."""
-        folder = self._folder()
-        scores = {}
+        before, after = pair
+        folder, scores = self._folder(), dict[str, str]()
         for key in (f"gate/{before}", f"gate/{after}", f"shift/{after}"):
             own = [row for row in self.lines[key] if (row["drop"], row["line"]) in rows]
             if gain and key == f"gate/{after}":
@@ -140,14 +139,15 @@ class Desk:
             scores[key] = self._write(folder, key, own)
         for name, values in (suites or {}).items():
             scores |= {f"suite/{name}/{model}": lay_suite(folder, name, model, own) for model, own in zip((before, after), values, strict=True)}
-        return self._judge(before, after, scores, rows=self.seeds.rows, settings={})
+        return self._judge((before, after), scores, rows=self.seeds.rows, settings={})
 
-    def _judge(self, before: str, after: str, scores: dict[str, str], rows: tuple[Any, ...], settings: dict[str, Any]) -> str:
+    def _judge(self, pair: tuple[str, str], scores: dict[str, str], rows: tuple[Any, ...], settings: dict[str, Any]) -> str:
         from core.tasks import RankTask
         from ranking.__main__ import rules_of
         from ranking.scores import EvidenceError
         from ranking.verdict import judge
 
+        before, after = pair
         task = RankTask(
             job=f"bench-{self.num_laid}",
             purpose="verdict",

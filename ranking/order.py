@@ -5,7 +5,7 @@ A measure decides only where it proves a difference; where none does, the lowest
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,12 +52,8 @@ def order(task: RankTask, rules: Rules) -> Order:
     groups = _tie_groups([candidate.id for candidate in ranked], measures[0])
     best = files[ranked[0].id]
     places = tuple(
-        Place(
-            id=candidate.id,
-            step=candidate.step,
-            loss=files[candidate.id].standing().loss,
-            against_best=_difference(best, files[candidate.id], rules),
-            against_incumbent=_against_incumbent(files[task.incumbent], files[candidate.id], rules),
+        replace(
+            _place(candidate, files[candidate.id], best, files[task.incumbent], rules),
             tied=groups[candidate.id] == 1,
             tie_group=groups[candidate.id],
             measures={measure.name: measure.means[candidate.id] for measure in measures if measure.name != LOSS},
@@ -77,6 +73,17 @@ def order(task: RankTask, rules: Rules) -> Order:
         rules=rules,
         scores={f"dev/{model}": scores.file for model, scores in files.items()} | more,
         measure=measures[0].name,
+    )
+
+
+def _place(candidate: Candidate, own: Scores, best: Scores, incumbent: Scores, rules: Rules) -> Place:
+    return Place(
+        id=candidate.id,
+        step=candidate.step,
+        loss=own.standing().loss,
+        against_best=_difference(best, own, rules),
+        against_incumbent=_against_incumbent(incumbent, own, rules),
+        tied=False,
     )
 
 

@@ -12,11 +12,11 @@ from core.records import VerdictWord
 from core.tasks import RankTask
 from ranking.evidence import Leg, LegResult, Rules, Verdict
 from ranking.fitness import gate_report, servability
-from ranking.gathering import gather
+from ranking.gathering import Evidence, gather
 from ranking.judge import judged
 from ranking.legs import coherence, earlier_drops, enough, leg, made_up, rows_for, this_drop
 from ranking.metrics.targets import shown
-from ranking.quality import TOKENS, chosen, floor, quality, retention
+from ranking.quality import TOKENS, Quality, chosen, floor, quality, retention
 from ranking.rated import rating_legs
 from ranking.report import MADE_UP, sentence
 from ranking.scores import EvidenceError
@@ -34,14 +34,8 @@ def judge(task: RankTask, rules: Rules) -> Verdict:
     report, report_file = gate_report(task)
     suites, suite_files = suite_legs(task, rules)
     rated, rating_file = rating_legs(task, rules)
-    # Token accuracy says what the loss says, and less sharply; a task metric or pair accuracy is another measure of the same rows.
-    measures = [found.compared(evidence, evidence.judged)] if found is not None and found.name != TOKENS else []
     legs = (
-        this_drop(evidence, measures),
-        earlier_drops(evidence),
-        retention(evidence, found),
-        floor(evidence, found),
-        *([of_chosen] if (of_chosen := chosen(evidence)) else []),
+        *_on_rows(evidence, found),
         *suites,
         *([judgement.leg] if judgement else []),
         *rated,
@@ -69,6 +63,15 @@ def judge(task: RankTask, rules: Rules) -> Verdict:
         judged=judgement.record if judgement else None,
     )
     return replace(verdict, sentence=sentence(verdict))
+
+
+def _on_rows(evidence: Evidence, found: Quality | None) -> list[Leg]:
+    """The legs that compare both models on held-out rows."""
+    # Token accuracy says what the loss says, and less sharply; a task metric or pair accuracy is another measure of the same rows.
+    measures = [found.compared(evidence, evidence.judged)] if found is not None and found.name != TOKENS else []
+    of_chosen = chosen(evidence)
+    legs = [this_drop(evidence, measures), earlier_drops(evidence), retention(evidence, found), floor(evidence, found)]
+    return [*legs, of_chosen] if of_chosen else legs
 
 
 def without_evidence(task: RankTask, rules: Rules, error: EvidenceError) -> Verdict:

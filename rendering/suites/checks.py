@@ -33,6 +33,7 @@ class Equals(Check, frozen=True, tag="equals"):
     texts: tuple[str, ...]
 
     def holds(self, answer: str) -> bool:
+        """Whether it is one of `texts`."""
         return any(same_text(answer, text) for text in self.texts)
 
 
@@ -42,6 +43,7 @@ class Contains(Check, frozen=True, tag="contains"):
     texts: tuple[str, ...]
 
     def holds(self, answer: str) -> bool:
+        """Whether all `texts` stand in it."""
         said = folded(answer)
         return all(folded(text) in said for text in self.texts)
 
@@ -52,6 +54,7 @@ class ContainsAny(Check, frozen=True, tag="contains_any"):
     texts: tuple[str, ...]
 
     def holds(self, answer: str) -> bool:
+        """Whether one of `texts` stands in it."""
         said = folded(answer)
         return any(folded(text) in said for text in self.texts)
 
@@ -62,6 +65,7 @@ class Excludes(Check, frozen=True, tag="excludes"):
     texts: tuple[str, ...]
 
     def holds(self, answer: str) -> bool:
+        """Whether none of `texts` stands in it."""
         said = folded(answer)
         return not any(folded(text) in said for text in self.texts)
 
@@ -72,6 +76,7 @@ class Starts(Check, frozen=True, tag="starts"):
     text: str
 
     def holds(self, answer: str) -> bool:
+        """Whether it begins with `text`, blanks apart."""
         return answer.strip().startswith(self.text)
 
 
@@ -81,6 +86,7 @@ class Ends(Check, frozen=True, tag="ends"):
     text: str
 
     def holds(self, answer: str) -> bool:
+        """Whether it ends with `text`, blanks apart."""
         return answer.strip().endswith(self.text)
 
 
@@ -90,9 +96,11 @@ class Matches(Check, frozen=True, tag="matches"):
     pattern: str
 
     def holds(self, answer: str) -> bool:
+        """Whether `pattern` is found in its first MOST_TEXT letters."""
         return re.search(self.pattern, answer[:MOST_TEXT]) is not None
 
     def trouble(self) -> str:
+        """Why the pattern does not compile; empty where it does."""
         try:
             re.compile(self.pattern)
         except re.error as error:
@@ -107,6 +115,7 @@ class Number(Check, frozen=True, tag="number"):
     within: float = 1e-9  # how far off it may be
 
     def holds(self, answer: str) -> bool:
+        """Whether it ends in a number within `within` of `value`."""
         found = final_number(answer)
         return found is not None and abs(float(found) - self.value) <= self.within
 
@@ -118,6 +127,7 @@ class Option(Check, frozen=True, tag="option"):
     options: tuple[str, ...] = ()
 
     def holds(self, answer: str) -> bool:
+        """Whether it chooses `letter`."""
         return option_in(answer, self.options) == self.letter
 
 
@@ -128,12 +138,14 @@ class Json(Check, frozen=True, tag="json"):
     value: Any = msgspec.UNSET
 
     def holds(self, answer: str) -> bool:
+        """Whether it holds JSON that fits `schema` and equals `value`, where these are given."""
         found = json_in(answer)
         if found is NOTHING or (self.schema is not None and schema_errors(found, self.schema)):
             return False
         return self.value is msgspec.UNSET or same_json(found, self.value)
 
     def trouble(self) -> str:
+        """What is wrong with the schema, or that nothing here can check one; empty where it will do."""
         try:
             if self.schema is not None and schema_errors({}, self.schema) is None:
                 return "a JSON schema is checked by the package jsonschema-rs, which is not installed (lorad[gate])"
@@ -149,6 +161,7 @@ class Tool(Check, frozen=True, tag="tool"):
     arguments: dict[str, Any] = {}
 
     def holds(self, answer: str) -> bool:
+        """Whether its one call is of `name` with `arguments`."""
         wanted = ToolCall(self.name, msgspec.json.encode(self.arguments).decode())
         return same_calls(tool_calls_in(answer), [wanted])
 
@@ -160,6 +173,7 @@ class NumWords(Check, frozen=True, tag="words"):
     most: int = 1 << 30
 
     def holds(self, answer: str) -> bool:
+        """Whether it has `least` to `most` words."""
         return self.least <= len(answer.split()) <= self.most
 
 
@@ -170,6 +184,7 @@ class NumLines(Check, frozen=True, tag="lines"):
     most: int = 1 << 30
 
     def holds(self, answer: str) -> bool:
+        """Whether it has `least` to `most` lines that say something."""
         return self.least <= sum(bool(line.strip()) for line in answer.splitlines()) <= self.most
 
 
@@ -179,6 +194,7 @@ class Case(Check, frozen=True, tag="case"):
     upper: bool
 
     def holds(self, answer: str) -> bool:
+        """Whether all its letters are of that case."""
         return answer.isupper() if self.upper else answer.islower()
 
 
@@ -188,6 +204,7 @@ class Refusal(Check, frozen=True, tag="refusal"):
     wanted: bool
 
     def holds(self, answer: str) -> bool:
+        """Whether it declines as `wanted`; an empty answer does neither."""
         return is_refusal(answer) if self.wanted else bool(answer.strip()) and not is_refusal(answer)
 
 

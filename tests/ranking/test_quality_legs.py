@@ -29,7 +29,7 @@ def change_rows(path, change):
 
 
 def lay_accuracy(desk, before, after, rows=(90, 80)):
-    """Margins wide enough for the noise of the desk. Evidence of a better candidate, with these shares of right tokens on earlier drops' rows (of this drop's: half)."""
+    """Evidence of a better candidate, with these shares of right tokens on earlier drops' rows (of this drop's: half)."""
     desk.rules = replace(desk.rules, margin=0.05)
     desk.lay_out(this=-0.6, rows=rows)
     for model, share in (("base", before), (desk.candidate.id, after)):
