@@ -54,6 +54,7 @@ class Zygote:
         with open(log, "wb") as file:
             self.process = subprocess.Popen(words, pass_fds=(theirs.fileno(),), env=environment, stderr=file, start_new_session=True)
         theirs.close()
+        self.ready = self.hear()
 
     def hear(self) -> orders.Message | None:
         return orders.receive(self.channel)[0]
@@ -95,9 +96,8 @@ def busy_threads(process: psutil.Process) -> int:
 
 
 def test_a_child_trains_with_more_threads_than_its_parent_and_as_a_cold_one_does(zygote: Zygote, task: TrainTask, run_in: Callable[..., RunFolder]) -> None:
-    ready = zygote.hear()
-    assert isinstance(ready, Ready)
-    assert ready.memory_mb > 100, "torch is loaded"
+    assert isinstance(zygote.ready, Ready)
+    assert zygote.ready.memory_mb > 100, "torch is loaded"
     parent = psutil.Process(zygote.process.pid)
     assert parent.num_threads() == 1
     ours, cold = (run_in(f"0{number}-train", task) for number in (1, 2))
