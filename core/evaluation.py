@@ -54,13 +54,13 @@ class RankingConfig(Section):
     max_new_tokens: Count = 256
     """Longest such answer."""
     suites: Words = ("auto",)
-    """Regression suites: names of shipped ones, of files in suites/, `lm_eval:TASK`; auto: the shipped ones that this machine can afford; empty: none."""
+    """Regression suites by name: shipped, in suites/, `lm_eval:TASK`; auto: shipped ones that this machine can afford; empty: none. Against the base they warn."""
     suite_margin: Share = 0.02
     """How much worse a candidate may be on a suite and still count as not worse."""
     suite_margins: dict[str, Share] = {}  # noqa: RUF012 - pydantic copies it
     """The same for single suites, by name."""
     critical_suites: Words = ()
-    """Suites on which a proven regression refuses, and on the others holds; empty: on all."""
+    """Suites on which a proven regression refuses, and on the others holds; empty: on all. One named here refuses against the base too."""
     profile: str = ""
     """Ranking profile: a set of metrics with targets; persona is shipped."""
     targets: dict[str, Share] = {}  # noqa: RUF012

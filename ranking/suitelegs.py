@@ -4,6 +4,9 @@ A suite passes where its interval proves "not worse than the margin". A suite re
 by its mean, and by Holm's rule over all suites, so that many suites do not refuse by luck. In between it is held where the
 mean is beyond the margin. Where only the interval is too wide to say, all suites together must prove it: one suite of some hundred
 items rarely can. A suite of less than FEWEST_ITEMS that are generated only warns: its interval is wider than any useful margin.
+
+Against the base, where nothing of the adapter is live yet, suites only warn: an adapter gives up some of what its base can do so as
+to do what it is made for, and nobody was served better before. A suite that config calls critical refuses there too.
 """
 
 from collections.abc import Sequence
@@ -12,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.tasks import RankTask
-from ranking.evidence import Comparison, Leg, LegResult, Rules, ScoreFile
+from ranking.evidence import BASE, Comparison, Leg, LegResult, Rules, ScoreFile
 from ranking.legs import leg
 from ranking.report import signed
 from ranking.statistics import Paired, compare, holm
@@ -52,7 +55,13 @@ def suite_legs(task: RankTask, rules: Rules) -> tuple[list[Leg], dict[str, Score
             legs.append(_stopped(name, found[name], stopped[name], rules) if name in stopped else _small(name, found[name]))
     if any(one.result is LegResult.WARNED for one in legs if one.name.removeprefix("suite ") in p_values):
         legs.append(_together(strong, rules))
-    return legs, files
+    return [_against_the_base(one, rules) for one in legs] if task.incumbent == BASE else legs, files
+
+
+def _against_the_base(found: Leg, rules: Rules) -> Leg:
+    if found.passed or found.name.removeprefix("suite ") in rules.critical_suites:
+        return found
+    return leg(found.name, LegResult.WARNED, f"{found.reason}; a first release is compared with the base, and only warned of", found.comparison)
 
 
 def _is_small(result: SuiteResult) -> bool:

@@ -106,7 +106,7 @@ class Desk:
     def lay_out(self, *, this: float, earlier: float = 0.0, shift: float = 0.8, rows: tuple[int, int] = (90, 0), **header: object) -> None:
         """A whole verdict's evidence: the incumbent at 4.0 a token, the candidate `this` and `earlier` above it."""
         stubs = self.rows(this=rows[0], earlier=rows[1])
-        self.lay_scores("gate/base", stubs, {THIS: 4.0, EARLIER: 4.0}, **header)
+        self.lay_scores(f"gate/{self.task.incumbent}", stubs, {THIS: 4.0, EARLIER: 4.0}, **header)
         self.lay_scores(f"gate/{self.candidate.id}", stubs, {THIS: 4.0 + this, EARLIER: 4.0 + earlier}, **header)
         self.lay_shift(f"shift-gate/{self.candidate.id}", stubs, shift, **header)
 

@@ -11,7 +11,13 @@ from ranking.evidence import LegResult
 from ranking.scores import EvidenceError
 from ranking.verdict import judge
 
+LIVE = "release-1"
 RIGHT = [1.0] * 100 + [0.0] * 100  # 200 items
+
+
+@pytest.fixture(autouse=True)
+def a_release_is_live(desk):
+    desk.task = replace(desk.task, incumbent=LIVE)
 
 
 def leg(verdict, name):
@@ -19,7 +25,7 @@ def leg(verdict, name):
 
 
 def lay(desk, name, before, after, **more):
-    desk.lay_suite(name, "base", before, **more)
+    desk.lay_suite(name, desk.task.incumbent, before, **more)
     desk.lay_suite(name, desk.candidate.id, after, **more)
 
 
@@ -33,7 +39,7 @@ def test_a_suite_that_stays_as_it_was_lets_a_better_candidate_pass(desk):
     verdict = judge(desk.task, desk.rules)
     assert verdict.word is VerdictWord.PROMOTE
     assert "suite arithmetic goes from 50.0% to 50.0% on 200 items" in verdict.sentence
-    assert {"suite/arithmetic/base", f"suite/arithmetic/{desk.candidate.id}"} <= verdict.scores.keys()
+    assert {f"suite/arithmetic/{LIVE}", f"suite/arithmetic/{desk.candidate.id}"} <= verdict.scores.keys()
 
 
 def test_a_regression_of_five_points_in_one_suite_of_several_is_refused(desk):
@@ -103,8 +109,8 @@ def test_what_no_single_suite_can_prove_all_together_must(desk):
 @pytest.mark.parametrize(("outcome", "word"), [("worse", VerdictWord.REFUSE), ("not worse", VerdictWord.PROMOTE)])
 def test_a_suite_that_stopped_early_counts_by_its_sequential_test(desk, outcome, word):
     desk.lay_out(this=-0.6)
-    desk.lay_suite("json", "base", RIGHT)
-    desk.lay_suite("json", desk.candidate.id, [0.0] * 40, items=200, stopping={"against": "base", "outcome": outcome})
+    desk.lay_suite("json", LIVE, RIGHT)
+    desk.lay_suite("json", desk.candidate.id, [0.0] * 40, items=200, stopping={"against": LIVE, "outcome": outcome})
     assert judge(desk.task, desk.rules).word is word
 
 
@@ -126,23 +132,34 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("which", ["base", "candidate"])
+@pytest.mark.parametrize("which", [LIVE, "candidate"])
 def test_damaged_suite_results_are_missing_evidence(desk, which, damage):
     desk.lay_out(this=-0.6)
     lay(desk, "json", RIGHT, RIGHT)
-    DAMAGES[damage](Path(desk.task.scores[f"suite/json/{'base' if which == 'base' else desk.candidate.id}"]))
+    DAMAGES[damage](Path(desk.task.scores[f"suite/json/{LIVE if which == LIVE else desk.candidate.id}"]))
     with pytest.raises(EvidenceError, match="json"):
         judge(desk.task, desk.rules)
 
 
 def test_a_suite_that_one_model_alone_was_scored_on_is_missing_evidence(desk):
     desk.lay_out(this=-0.6)
-    desk.lay_suite("json", "base", RIGHT)
+    desk.lay_suite("json", LIVE, RIGHT)
     with pytest.raises(EvidenceError, match="suite/json"):
         judge(desk.task, desk.rules)
 
 
 def test_a_suite_that_config_names_and_nobody_scored_is_missing_evidence(desk):
     desk.lay_out(this=-0.6)
-    with pytest.raises(EvidenceError, match="suite/mine/base"):
+    with pytest.raises(EvidenceError, match=f"suite/mine/{LIVE}"):
         judge(desk.task, replace(desk.rules, suites=("auto", "mine")))
+
+
+def test_a_first_release_is_compared_with_the_base_and_only_warned_of_what_it_gives_up(desk):
+    desk.task = replace(desk.task, incumbent="base")
+    desk.lay_out(this=-0.6)
+    lay(desk, "json", RIGHT, lost(60))
+    verdict = judge(desk.task, desk.rules)
+    assert verdict.word is VerdictWord.PROMOTE
+    told = leg(verdict, "suite json")
+    assert (told.result, "only warned of" in told.reason) == (LegResult.WARNED, True)
+    assert judge(desk.task, replace(desk.rules, critical_suites=("json",))).word is VerdictWord.REFUSE

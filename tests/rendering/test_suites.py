@@ -7,6 +7,7 @@ import pytest
 
 from core.errors import ConfigError
 from rendering.suites import Choices, Written, check_suites, file_name, list_suites, of_names, read_suite, shipped, value_of
+from rendering.suites.shelf import ON_CPU
 
 SUBJECTS = {"arithmetic", "instructions", "json", "languages", "memory", "refusals", "tools"}
 
@@ -125,7 +126,7 @@ def test_an_empty_file_is_no_suite_and_a_missing_one_says_so(tmp_path: Path) -> 
 
 def test_auto_is_what_the_machine_can_afford_and_names_are_ones_own_or_lm_evals(tmp_path: Path) -> None:
     suite_file(tmp_path, {"id": "1", "prompt": "?", "choices": ["a", "b"], "right": 0})
-    assert {suite.name for suite in of_names(["auto"], tmp_path, on_gpu=False)} == SUBJECTS
+    assert {suite.name for suite in of_names(["auto"], tmp_path, on_gpu=False)} == set(ON_CPU)
     assert {suite.name for suite in of_names(["auto"], tmp_path, on_gpu=True)} == set(shipped())
     mine, other = of_names(["mine", "lm_eval:arc_easy", "mine"], tmp_path, on_gpu=False)
     assert (mine.name, mine.path) == ("mine", str(tmp_path / "mine.jsonl"))
