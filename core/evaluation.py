@@ -54,7 +54,7 @@ class RankingConfig(Section):
     max_new_tokens: Count = 256
     """Longest such answer."""
     suites: Words = ("auto",)
-    """Regression suites by name: shipped, in suites/, `lm_eval:TASK`; auto: shipped ones that this machine can afford; empty: none. Against the base they warn."""
+    """Regression suites by name: shipped, in suites/, `lm_eval:TASK`; auto: shipped ones that this machine affords; empty: none. Against the base they warn."""
     suite_margin: Share = 0.02
     """How much worse a candidate may be on a suite and still count as not worse."""
     suite_margins: dict[str, Share] = {}  # noqa: RUF012 - pydantic copies it
