@@ -24,3 +24,8 @@ def require_servable(config: Config) -> None:
     if found := [f"{key} cannot be served: {why}" for key, why in unserved(config)]:
         hint = "leave it out; `lorad train FILE --set … --out DIR` trains it in the foreground, outside of releases"
         raise ConfigError("; ".join(found), hint=hint, code="METHOD_NOT_SERVED")
+
+
+def layout_of(backend: str) -> str:
+    """The layout of what a backend trains, by the name of the backend that made it first: unsloth and mlx write PEFT's too."""
+    return "stub" if backend == "stub" else "peft"

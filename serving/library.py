@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.errors import IntegrityError, LoradError, StateError
+from core.servable import layout_of
 from core.wire import Manifest, release_name
 from serving.engines.port import BaseIdentity
 from store.durable import move
@@ -144,7 +145,7 @@ class Library:
             raise IntegrityError(f"{folder} is release {found[:12]}, not {release[:12]}", hint="send it under its own id", code="RELEASE_BYTES")
         for code, what, has, needs in (
             ("ADAPTER_MISMATCH", "adapter", manifest.adapter, alias),
-            ("BACKEND_MISMATCH", "backend", manifest.backend, self._backend),
+            ("BACKEND_MISMATCH", "backend", layout_of(manifest.backend), self._backend),
             ("BASE_MISMATCH", "base", manifest.base_sha256, self._base.base_sha256),
             ("TOKENIZER_MISMATCH", "tokenizer", manifest.tokenizer_sha256, self._base.tokenizer_sha256),
             ("TEMPLATE_MISMATCH", "chat template", manifest.template_sha256, self._base.template_sha256),

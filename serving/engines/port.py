@@ -61,7 +61,7 @@ class Engine(Protocol):
     """Base weights and the adapters beside them. A release id never stands for other bytes."""
 
     name: str
-    backend: str  # the only manifest backend that it loads
+    backend: str  # the only layout that it loads (`core.servable.layout_of`)
     base: BaseIdentity
 
     @property

@@ -6,7 +6,7 @@ import pytest
 
 from core.config import Config
 from core.errors import ConfigError
-from core.servable import require_servable
+from core.servable import layout_of, require_servable
 
 LAYERS = [{"name": "k", "share": 0.5, "layer": "knowledge", "r": 24}, {"name": "s", "layer": "skill", "r": 8}]
 
@@ -30,3 +30,7 @@ def test_what_no_server_loads_is_refused_by_key_and_reason(config: dict[str, Any
 @pytest.mark.parametrize("config", [{}, {"method": "qlora"}, {"lora": {"use_rslora": True, "r": 128}}, {"serving": {"max_rank": 32}, "stages": LAYERS}])
 def test_what_servers_load_passes(config: dict[str, Any]) -> None:
     require_servable(Config.model_validate(config))
+
+
+def test_what_unsloth_and_mlx_train_lies_in_the_layout_that_servers_load() -> None:
+    assert {backend: layout_of(backend) for backend in ("unsloth", "peft", "mlx", "stub")} == {"unsloth": "peft", "peft": "peft", "mlx": "peft", "stub": "stub"}

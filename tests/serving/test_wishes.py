@@ -297,6 +297,7 @@ def test_another_release_under_this_ones_name_is_refused(world: World) -> None:
         ({"tokenizer": "1" * 64}, "TOKENIZER_MISMATCH"),
         ({"template": "1" * 64}, "TEMPLATE_MISMATCH"),
         ({"backend": "peft"}, "BACKEND_MISMATCH"),
+        ({"backend": "unsloth"}, "BACKEND_MISMATCH"),
     ],
 )
 def test_a_release_for_another_base_or_engine_is_refused(world: World, changes: dict[str, str], code: str) -> None:

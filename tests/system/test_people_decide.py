@@ -49,6 +49,7 @@ def test_a_job_that_is_too_weak_to_judge_is_held_and_released_once_a_person_appr
     circle.drop(FEW, "few.jsonl")
     job = circle.wait_state("held")
     assert "too few to judge by" in circle.facts(job)["reason"]
+    assert [circle.lorad("jobs", "verdict", one).returncode for one in (job, "nothing")] == [2, 3]
     assert circle.ask().headers["x-lorad-release"] == "base"
     say(circle, "jobs", "approve", job, "--reason", "I read the answers")
     circle.wait_state("released")

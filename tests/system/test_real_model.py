@@ -105,3 +105,19 @@ def test_a_file_makes_the_served_model_better_and_shuffled_answers_do_not(circle
     assert answer(circle, "default/main") == better
     assert circle.went_live() == [release]
     assert [line["release"] for line in read_lines(circle.home / "live.jsonl")] == [release, release]
+
+
+@pytest.mark.full
+def test_a_first_drop_of_shuffled_answers_is_not_promoted_over_the_base(circle: Circle) -> None:
+    circle.configure(models_dir=os.environ.get("LORAD_TEST_MODELS") or str(default_models_dir()), **CONFIG)
+    circle.start_both()
+    before = answer(circle, "default/main")
+    circle.drop(as_lines(with_answers_of_others(entries(0, ROWS))), "shuffled.jsonl")
+    job = circle.wait_ended(0)
+    assert circle.jobs()[job] in ("held", "refused")
+    verdict = verdict_of(circle, job)
+    assert (verdict["incumbent"], verdict["word"] != "promote") == ("base", True)
+    assert leg(verdict, "this drop")["passed"], "it has learnt the manner of the answers, which alone proves nothing"
+    assert not leg(verdict, "coherence")["passed"], verdict["sentence"]
+    assert answer(circle, "default/main") == before
+    assert circle.went_live() == []
