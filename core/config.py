@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import Field, ValidationError, model_validator
 
+from core.deployment import DeployConfig, ServingConfig
 from core.errors import ConfigError
 from core.evaluation import RankingConfig
 from core.names import DEFAULT_BASE, DEFAULT_HOME
@@ -17,12 +18,10 @@ from core.sections import (
     RESTART_BOTH,
     SIDECAR,
     AlertsConfig,
-    DeployConfig,
     InboxConfig,
     RetentionConfig,
     ScheduleConfig,
     Section,
-    ServingConfig,
     ThermalConfig,
     ValidationConfig,
     Words,

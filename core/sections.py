@@ -20,7 +20,6 @@ IDENTITY = {"sidecar": True, "identity": True}
 RESTART = {"restart": "lorad"}
 RESTART_SERVING = {"restart": "lorad-serve"}
 RESTART_BOTH = {"restart": "lorad and lorad-serve"}
-PUBLIC_HINT = "set serving.api_keys_file to a file with one key a line, or serve on 127.0.0.1"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -75,76 +74,6 @@ class ValidationConfig(Section):
             return {parse_adapter(name): level for name, level in value.items()}
         except UsageError as error:
             raise ValueError(f"{error.what}; {error.hint}") from None
-
-
-class TargetConfig(Section):
-    """One inference box."""
-
-    name: str
-    """Name of the target: a folder under targets/."""
-    kind: Literal["local"] = "local"
-    """How it is reached."""
-    path: str = ""
-    """Folder on the box that serving owns; a relative path starts at the config's folder."""
-    canary: bool = False
-    """Whether this target is asked first."""
-
-    @field_validator("name")
-    @classmethod
-    def _name(cls, value: str) -> str:
-        if not is_part(value):
-            raise ValueError("use a-z, 0-9, '.', '_', '-'")
-        return value
-
-
-class DeployConfig(Section):
-    """Where releases go."""
-
-    targets: tuple[TargetConfig, ...] = ()
-    """Inference boxes; empty means one local target at serving.home."""
-    encryption_key: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
-    """File with 32 random bytes in hex: the weights of releases packed from now on are encrypted with it (AES-256-GCM), and the servers need it too."""
-
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("targets")
-    @classmethod
-    def _names(cls, value: tuple[TargetConfig, ...]) -> tuple[TargetConfig, ...]:
-        names = [target.name for target in value]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two targets are named {twice!r}; each has a folder and a link of its own")
-        return value
-
-
-class ServingConfig(Section):
-    """The serving process."""
-
-    host: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = "127.0.0.1"
-    """Address to listen on."""
-    port: Annotated[int, Field(ge=1, le=65535, json_schema_extra=RESTART_SERVING)] = 8765
-    """Port to listen on."""
-    home: Annotated[str, Field(json_schema_extra=RESTART_BOTH)] = ""
-    """Folder that serving owns; empty means <home>/serving."""
-    trust: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
-    """Folder with release.pub, the public key that releases and wishes are signed with; empty means <home>/keys."""
-    api_keys_file: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
-    """File with one API key a line; needed to listen on a public address."""
-    max_new_tokens: Annotated[int, Field(ge=1, json_schema_extra=RESTART_SERVING)] = 256
-    """Tokens of an answer where the request names no limit."""
-    threads: Annotated[int, Field(ge=0, json_schema_extra=RESTART_SERVING)] = 0
-    """CPU threads; 0 means all cores."""
-
-    max_rank: Annotated[int, Field(ge=1, le=512)] = 512
-    """Largest rank of an adapter that the servers load (vLLM: its --max-lora-rank, 16 where nobody set it); a training's rank is capped by it."""
-
-    @model_validator(mode="after")
-    def _public_needs_keys(self) -> "ServingConfig":
-        if self.host not in ("127.0.0.1", "::1", "localhost") and not self.api_keys_file:
-            raise ValueError(f"host {self.host!r} is a public address and no API keys are set; {PUBLIC_HINT}")
-        return self
 
 
 # ---------------------------------------------------------------- a year alone

@@ -26,6 +26,34 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a release is tried by, before the flip: the criteria of `deploy.rehearsal`. `id` tells two trials of one release apart."""
+
+    id: str
+    alias: str
+    requests: int = 32
+    clients: int = 4
+    max_error_share: float = 0.01
+    max_latency_ms: float = 0  # to the first token, 95th percentile; 0: no bound
+    min_requests_s: float = 0
+    max_latency_ratio: float = 2.0  # against the live release at the same prompts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """How the box guards an alias after its flip: the criteria of `deploy.watch`."""
+
+    window_s: float = 600
+    every_s: float = 60
+    min_requests: int = 20
+    max_error_share: float = 0.05
+    max_latency_ratio: float = 2.0
+    max_negative_share: float = 0.2
+    canary_share: float = 0  # of the users, while the window lasts; 0: all of them
+    shadow_share: float = 0  # of the requests, answered by the new one too and never shown, before it is shown; 0: none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
     """`in/desired.json`: the whole wish. The fence only grows; `signature` is Ed25519 over the rest."""
 
@@ -34,6 +62,10 @@ class Desired:
     fences: Mapping[str, int]  # alias -> the fence at which its wish last changed
     made_at: datetime
     purge: tuple[str, ...] = ()  # releases to delete as soon as none of them is live; never served again
+    pins: tuple[str, ...] = ()  # releases that the box keeps whatever its disk budget says
+    sets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # persona -> {shared/name: scale}, beside its own adapters
+    trials: Mapping[str, Trial] = field(default_factory=dict)  # release -> how it is to be rehearsed, answered in Active.trials
+    watch: Watch | None = None  # None: no guard after a flip
     signature: str = ""
 
 
@@ -52,6 +84,40 @@ class AliasState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """What a rehearsal measured, and whether it met its criteria. `reasons` names each that it missed, with the numbers."""
+
+    id: str
+    release: str
+    at: datetime
+    passed: bool
+    reasons: tuple[str, ...] = ()
+    requests: int = 0
+    errors: int = 0
+    latency_ms: float = 0  # to the first token, 95th percentile
+    live_latency_ms: float = 0  # of the live release at the same prompts; 0: not measured
+    requests_s: float = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchState:
+    """How the watch over a new release stands: `phase` is shadow, canary, all, passed or rolled_back."""
+
+    release: str
+    before: str | None
+    phase: str
+    since: datetime
+    until: datetime
+    answers: int = 0
+    errors: int = 0
+    latency_ms: float = 0  # to the first token, median
+    before_answers: int = 0
+    before_errors: int = 0
+    before_latency_ms: float = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Active:
     """`out/active.json`: what this box serves."""
 
@@ -62,6 +128,8 @@ class Active:
     aliases: Mapping[str, AliasState] = field(default_factory=dict)
     releases: tuple[str, ...] = ()  # verified releases on the box
     purged: tuple[str, ...] = ()  # releases that it was asked to delete, and of which nothing lies here any more
+    trials: Mapping[str, TrialResult] = field(default_factory=dict)  # release -> its newest rehearsal
+    watches: Mapping[str, WatchState] = field(default_factory=dict)  # alias -> the watch over its newest release
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +144,7 @@ class Activation:
     version: int | None
     previous: str | None
     fence: int
-    event: str  # live, restored, refused, deferred
+    event: str  # live, restored, refused, deferred, rolled_back (by the box's own guard)
     code: str = ""
     reason: str = ""
 

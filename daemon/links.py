@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from core.sections import TargetConfig
+from core.deployment import TargetConfig
 from daemon.children import spawn
 from daemon.clock import monotonic_s
 from store.paths import Home

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from core.deployment import TargetConfig
 from core.errors import UsageError
-from core.sections import TargetConfig
 from deploy.delivery import Delivery
 from deploy.rsync import road_to
 from store.child import Stopped, clock

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.deployment import TargetConfig
 from core.errors import LoradError
-from core.sections import TargetConfig
 from store.paths import Box
 from store.seals import SEAL
 

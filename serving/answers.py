@@ -1,64 +1,75 @@
 """One answer: pinned to what its request's model named when it came, computed step by step in turn with the others."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 
 from rendering.profiles import with_system
 from rendering.specs import Message
-from serving.engines.port import Engine, Generation, Sampling
+from serving.engines.port import Ask, Engine, Generation, Piece, Sampling
 from serving.routing import Routes, Served
 from serving.schemas import ChatMessage, ChatRequest
 from serving.text import StopStrings
 
-log = logging.getLogger(__name__)
-
 ROLES = {"developer": "system"}  # OpenAI's newer word for it, which chat templates do not know
+LOOK_S = 1.0  # how often a caller that waits for the next piece is looked after
 
 
 class Answer:
     """Made by `begin`. `pieces` once, then `finish_reason` is set; `close` always."""
 
-    def __init__(self, engine: Engine, served: Served, generation: Generation, stops: StopStrings, pinned: ExitStack) -> None:
+    def __init__(self, served: Served, generation: Generation, pieces: "asyncio.Queue[Piece]", stops: StopStrings, pinned: ExitStack) -> None:
         self.served = served
         self.generation = generation
         self.finish_reason = "stop"
-        self._engine = engine
+        self._pieces = pieces
         self._stops = stops
         self._pinned = pinned
 
     @classmethod
     async def begin(cls, engine: Engine, routes: Routes, request: ChatRequest) -> "Answer":
-        """Look the model up and render the prompt. Raises ModelNotFound, PromptError."""
+        """Look the model up, render the prompt, start. Raises ModelNotFound, PromptError."""
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[Piece]()
         pinned = ExitStack()
         try:
             served = pinned.enter_context(routes.pin(request.model))
             rules = served.rules
-            messages = with_system([message_of(message) for message in request.messages], rules.system)
-            generation = await asyncio.to_thread(engine.begin, served.release, messages, sampling_of(request), rules)
+            messages = tuple(with_system([message_of(message) for message in request.messages], rules.system))
+            ask = Ask(blend=served.blend, messages=messages, sampling=sampling_of(request), rules=rules)
+
+            def hear(piece: Piece) -> None:
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+            generation = await asyncio.to_thread(engine.begin, ask, hear)
         except BaseException:
             pinned.close()
             raise
-        return cls(engine, served, generation, StopStrings((*request.stops, *rules.stops)), pinned)
+        return cls(served, generation, pieces, StopStrings((*request.stops, *rules.stops)), pinned)
 
     async def pieces(self, is_gone: Callable[[], Awaitable[bool]] | None = None) -> AsyncIterator[str]:
-        """Text as it becomes certain. Ends early when `is_gone` says that nobody reads it."""
-        loop = asyncio.get_running_loop()
-        while self.generation.finish_reason is None and not self._stops.hit:
+        """Text as it becomes certain. Ends early when `is_gone` says that nobody reads it. Raises what the engine raised."""
+        end = None
+        while end is None and not self._stops.hit:
+            try:
+                piece = await asyncio.wait_for(self._pieces.get(), LOOK_S)
+            except TimeoutError:
+                piece = Piece()
             if is_gone is not None and await is_gone():
                 return
-            text = self._stops.feed(await loop.run_in_executor(self._engine.thread, self.generation.step))
-            if text:
+            if piece.error is not None:
+                raise piece.error
+            end = piece.end
+            if text := self._stops.feed(piece.text):
                 yield text
         if self._stops.hit:
             return
-        self.finish_reason = self.generation.finish_reason or "stop"
+        self.finish_reason = end or "stop"
         if text := self._stops.flush():
             yield text
 
     def close(self) -> None:
-        """Let go of the release. Repeating it is harmless."""
+        """Stop computing, let go of the release. Repeating it is harmless."""
+        self.generation.cancel()
         self._pinned.close()
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.deployment import PUBLIC_HINT
 from core.errors import ConfigError
-from core.sections import PUBLIC_HINT
 
 FIRST_FD = 3  # sd_listen_fds(3)
 LINGER_S = 1.0  # between the last accept and the end of idle connections

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import IntegrityError
-from serving.engines.port import AdapterError, Engine
+from serving.engines.port import AdapterError, Engine, only
 from store.codec import parse
 
 PROBE = "probe.jsonl"
@@ -79,7 +79,7 @@ def _distance(engine: Engine, release: str | None, sides: Sequence[tuple[Sequenc
     """Mean absolute difference a token, in nats."""
     total, count = 0.0, 0
     for prompt_ids, side in sides:
-        here = engine.logprobs(release, prompt_ids, side.ids)
+        here = engine.logprobs(only(release), prompt_ids, side.ids)
         if here is None:
             return None
         total += sum(abs(mine - theirs) for mine, theirs in zip(here, side.logprobs, strict=True))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from core.answering import NO_RULES, AnswerRules
 from core.errors import LoradError
 from core.fingerprints import BASE_MARK, fingerprint
+from serving.engines.port import Blend, only
 
 
 class ModelNotFound(LoradError):
@@ -28,6 +29,12 @@ class Served:
     release: str | None = None
     alias: str | None = None
     rules: AnswerRules = NO_RULES  # of the profile that it was trained with; the base has none
+    mixture: Blend = ()  # of a set, or as a request composed it; empty: the release alone
+
+    @property
+    def blend(self) -> Blend:
+        """What the engine is asked for."""
+        return self.mixture or only(self.release)
 
     @property
     def label(self) -> str:
@@ -79,14 +86,13 @@ class Routes:
             served = table.find(model)
             if served is None:
                 raise ModelNotFound(f"no model {model!r}", hint=f"models here: {', '.join(table.names())}", code="MODEL_NOT_FOUND")
-            self._pins[served.label] += 1
+            self._pins.update(part.release for part in served.blend)
         try:
             yield served
         finally:
             with self._lock:
-                self._pins[served.label] -= 1
-                if not self._pins[served.label]:
-                    del self._pins[served.label]
+                self._pins.subtract(part.release for part in served.blend)
+                self._pins += Counter()  # forgets what is at zero
 
     def idle(self, loaded: Iterable[str]) -> list[str]:
         """Which of the `loaded` releases no table entry and no request needs any more: nobody can pin them again."""

@@ -1,14 +1,14 @@
 """Loads config.json into the schema of `core.config`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.aliases import Became, translate
 from core.config import Config, Resolved, changed_keys, merge_for_reload, resolve
-from core.sections import TargetConfig
+from core.deployment import TargetConfig
 from store.bases import is_hub_id
 from store.config_file import DEFAULT, config_path, read_layer
 
@@ -87,10 +87,13 @@ class ConfigLoader:
                 "home": place(config.serving.home) or f"{home}/serving",
                 "trust": place(config.serving.trust) or f"{home}/keys",
                 "api_keys_file": place(config.serving.api_keys_file),
+                "tls_cert": place(config.serving.tls_cert),
+                "tls_key": place(config.serving.tls_key),
+                "grpc": config.serving.grpc.model_copy(update={name: place(getattr(config.serving.grpc, name)) for name in ("cert", "key", "client_ca")}),
             }
         )
         targets = config.deploy.targets or (TargetConfig(name="local", path=serving.home),)
-        targets = tuple(target.model_copy(update={"path": place(target.path)}) for target in targets)
+        targets = tuple(_target_placed(target, place) for target in targets)
         validation = config.validation.model_copy(update={"references": tuple(place(path) for path in config.validation.references)})
         alerts = config.alerts.model_copy(update={"urls_file": place(config.alerts.urls_file), "webhook_key_file": place(config.alerts.webhook_key_file)})
         judge = config.ranking.judge.model_copy(update={"key_file": place(config.ranking.judge.key_file)})
@@ -108,3 +111,11 @@ class ConfigLoader:
                 "deploy": config.deploy.model_copy(update={"targets": targets, "encryption_key": place(config.deploy.encryption_key)}),
             }
         )
+
+
+def _target_placed(target: TargetConfig, place: Callable[[str], str]) -> TargetConfig:
+    """A target with its paths of this machine made absolute; the path of an ssh target is one of the far box."""
+    paths = {"key": place(target.key), "read_key": place(target.read_key)}
+    if target.kind == "local":
+        paths["path"] = place(target.path)
+    return target.model_copy(update=paths)

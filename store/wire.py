@@ -19,8 +19,9 @@ FORMAT = 1
 def _signed_part(desired: Desired) -> bytes:
     values = to_plain(desired)
     del values["signature"]
-    if not values["purge"]:
-        del values["purge"]  # as wishes were signed before there was any
+    for later in ("purge", "pins", "sets", "trials", "watch"):
+        if not values[later]:
+            del values[later]  # as wishes were signed before there were any
     return canonical(values)
 
 

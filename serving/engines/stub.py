@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from core.answering import NO_RULES, AnswerRules
 from core.errors import LoradError
 from rendering.specs import Message
-from serving.engines.port import AdapterError, BaseIdentity, FinishReason, PromptError, Sampling
+from serving.engines.port import AdapterError, Ask, BaseIdentity, Blend, FinishReason, PromptError, Sink
+from serving.engines.turns import Turns
 from store.bases import STUB_BASE
 from store.encryption import read_weights
 
@@ -43,10 +43,11 @@ class StubEngine:
 
     name = "stub"
     backend = "stub"
+    streams = 64
 
     def __init__(self, model_name: str, *, max_new_tokens: int, key_file: str = "") -> None:
         self.base = BaseIdentity(name=model_name, base_sha256=STUB_BASE, tokenizer_sha256=STUB_BASE, template_sha256=STUB_BASE)
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._max_new_tokens = max_new_tokens
         self._key_file = key_file
         self._loaded: dict[str, str] = {}
@@ -56,7 +57,7 @@ class StubEngine:
 
     def close(self) -> None:
         """Free the thread."""
-        self.thread.shutdown(cancel_futures=True)
+        self._thread.shutdown(cancel_futures=True)
 
     def load(self, release: str, folder: Path) -> None:
         """Remember the hash of the adapter file as the release's bytes."""
@@ -73,14 +74,16 @@ class StubEngine:
         """Forget it."""
         self._loaded.pop(release, None)
 
-    def logprobs(self, release: str | None, prompt_ids: Sequence[int], ids: Sequence[int]) -> list[float] | None:
+    def logprobs(self, blend: Blend, prompt_ids: Sequence[int], ids: Sequence[int]) -> list[float] | None:
         """None: there is no model to ask."""
         return None
 
-    def begin(self, release: str | None, messages: Sequence[Message], sampling: Sampling, rules: AnswerRules = NO_RULES) -> Echo:
+    def begin(self, ask: Ask, sink: Sink) -> Turns:
         """An echo; there are no logits that rules could change. Raises PromptError where the request's own limit does not fit."""
-        assert release is None or release in self._loaded, "a pinned release is loaded"
-        echo = Echo(f"[stub {release[:12] if release else 'base'}]", messages, sampling.max_tokens or self._max_new_tokens)
-        if echo.prompt_tokens + (sampling.max_tokens or 1) > CONTEXT_TOKENS:
+        assert all(part.release in self._loaded for part in ask.blend), "a pinned release is loaded"
+        mark = "+".join(part.release[:12] + (f"*{part.scale:g}" if part.scale != 1 else "") for part in ask.blend) or "base"
+        messages = ask.messages or (Message("user", ask.text or ""),)
+        echo = Echo(f"[stub {mark}]", messages, ask.sampling.max_tokens or self._max_new_tokens)
+        if echo.prompt_tokens + (ask.sampling.max_tokens or 1) > CONTEXT_TOKENS:
             raise PromptError(f"{echo.prompt_tokens} words do not fit into {CONTEXT_TOKENS}", hint="send less", code="CONTEXT_LENGTH")
-        return echo
+        return Turns(self._thread, echo, sink)

@@ -14,7 +14,8 @@ from core.answering import NO_RULES, AnswerRules
 from core.errors import LoradError
 from rendering.specs import Message
 from rendering.tokens import Renderer
-from serving.engines.port import AdapterError, BaseIdentity, Generation, PromptError, Sampling
+from serving.engines.port import AdapterError, Ask, BaseIdentity, Blend, Generation, PromptError, Sink
+from serving.engines.turns import Turns
 from store.bases import read_base
 from store.seals import check_seal
 
@@ -31,6 +32,7 @@ class TransformersEngine:
 
     name = "transformers"
     backend = "peft"
+    streams = 8
 
     def __init__(self, folder: Path, *, threads: int, max_new_tokens: int, key_file: str = "") -> None:
         sealed = read_base(folder)
@@ -40,7 +42,7 @@ class TransformersEngine:
             tokenizer_sha256=sealed.tokenizer_sha256,
             template_sha256=sealed.template_sha256,
         )
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._folder = folder
         self._num_threads = threads
         self._max_new_tokens = max_new_tokens
@@ -57,7 +59,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Free the thread."""
-        self.thread.shutdown(cancel_futures=True)
+        self._thread.shutdown(cancel_futures=True)
 
     def load(self, release: str, folder: Path) -> None:
         """Read beside the running requests; only putting the layers in takes a turn."""
@@ -71,25 +73,25 @@ class TransformersEngine:
         """Take a release out."""
         self._on_thread(lambda: self._model.adapters.remove(release))
 
-    def logprobs(self, release: str | None, prompt_ids: Sequence[int], ids: Sequence[int]) -> list[float] | None:
+    def logprobs(self, blend: Blend, prompt_ids: Sequence[int], ids: Sequence[int]) -> list[float] | None:
         """Teacher-forced, whole sequence, no cache."""
         vocabulary = self._model.vocabulary
         if not all(0 <= token < vocabulary for token in (*prompt_ids, *ids)):
             raise AdapterError(f"the probe has tokens outside of the {vocabulary} of this base", hint="pack it again", code="PROBE_DAMAGED")
         try:
-            return self._on_thread(lambda: self._model.teach(release, prompt_ids, ids))
+            return self._on_thread(lambda: self._model.teach(_single(blend), prompt_ids, ids))
         except RuntimeError as error:
             raise AdapterError(f"the probe could not be computed: {error}", hint="compare torch and peft on both boxes", code="PROBE_FAILED") from None
 
-    def begin(self, release: str | None, messages: Sequence[Message], sampling: Sampling, rules: AnswerRules = NO_RULES) -> Generation:
-        """A decode loop pinned to `release`, by its own rules."""
+    def begin(self, ask: Ask, sink: Sink) -> Generation:
+        """A decode loop pinned to its blend, by its own rules."""
         from serving.engines.decoding import Decoding
 
         try:
-            prompt_ids = self._renderer.prompt(messages)
+            prompt_ids = self._renderer.prompt(ask.messages, ask.tools)
         except LoradError as error:
             raise PromptError(error.what, hint=error.hint, code=error.code) from None
-        context = self._model.context_tokens
+        context, sampling = self._model.context_tokens, ask.sampling
         room = context - len(prompt_ids)
         if room < (sampling.max_tokens or 1):
             raise PromptError(
@@ -97,9 +99,10 @@ class TransformersEngine:
                 hint="send less, or ask for fewer tokens",
                 code="CONTEXT_LENGTH",
             )
-        forward = self._model.forward(release, self._renderer)
-        own = self._own_rules(rules, messages) if rules != NO_RULES else None
-        return Decoding(forward, prompt_ids, sampling, sampling.max_tokens or min(self._max_new_tokens, room), own)
+        forward = self._model.forward(_single(ask.blend), self._renderer)
+        own = self._own_rules(ask.rules, ask.messages) if ask.rules != NO_RULES else None
+        decoding = Decoding(forward, prompt_ids, sampling, sampling.max_tokens or min(self._max_new_tokens, room), own)
+        return Turns(self._thread, decoding, sink)
 
     def _own_rules(self, rules: AnswerRules, messages: Sequence[Message]) -> "LogitsRules":
         """The rules of one answer. The first time ever, reads the text of every token."""
@@ -117,4 +120,9 @@ class TransformersEngine:
         return TorchModel(self._folder, self._num_threads)
 
     def _on_thread(self, work: Callable[[], T]) -> T:
-        return self.thread.submit(work).result()
+        return self._thread.submit(work).result()
+
+
+def _single(blend: Blend) -> str | None:
+    assert len(blend) < 2, "one adapter at a time"
+    return blend[0].release if blend else None

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.deployment import TargetConfig
 from core.errors import IntegrityError
-from core.sections import TargetConfig
 from core.tasks import PackTask
 from core.wire import Activation, Active, AliasState, Capacity, Outcome, Wish
 from deploy.delivery import Delivery

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.sections import TargetConfig
+from core.deployment import TargetConfig
 from core.wire import Active, Observed, Outcome
 from deploy.delivery import Delivery
 from deploy.rsync import road_to, send_file

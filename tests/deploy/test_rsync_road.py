@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.sections import TargetConfig
+from core.deployment import TargetConfig
 from deploy.rsync import TransferError, explain, fetch, road_to, send_file, send_release
 
 

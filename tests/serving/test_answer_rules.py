@@ -1,6 +1,6 @@
 """A release's profile at work: system prompt, stops, penalties and the forced end, for its own answers alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from rendering.specs import Message
 from serving.activation import Agent
 from serving.api import Service, create_app
 from serving.engines.decoding import Decoding, Forward
-from serving.engines.port import Generation, Sampling
+from serving.engines.port import Ask, Generation, Sampling, Sink
 from serving.engines.rules import LogitsRules
 
 VOCABULARY = ("<end>", "🛑", "yes", "<", "think", ">", "<think>", " a<think>b", "🏁", "thinking")
@@ -130,9 +130,9 @@ class Heard:
         self.calls: list[tuple[str | None, list[Message], AnswerRules]] = []
         begin = agent._engine.begin
 
-        def heard(release: str | None, messages: Sequence[Message], sampling: Sampling, rules: AnswerRules = NO_RULES) -> Generation:
-            self.calls.append((release, list(messages), rules))
-            return begin(release, messages, sampling, rules)
+        def heard(ask: Ask, sink: Sink) -> Generation:
+            self.calls.append((ask.blend[0].release if ask.blend else None, list(ask.messages), ask.rules))
+            return begin(ask, sink)
 
         monkeypatch.setattr(agent._engine, "begin", heard)
 
