@@ -11,10 +11,12 @@ BENCHES = {
     "faults": "the fault catalogue: each fault done to lorad with its guard, then without; what held",
     "circle": "command start-up, intake, and the way from the verdict to the served release",
     "gain": "500 rows from the drop to the served release, and what they gave on rows that nobody used",
+    "serve": "the ssh road, swaps under load, the line of waiting users, the engine against generate with PEFT, memory a swap",
     "tick": "a tick of the daemon and its start, with 10,000 jobs on disk",
     "burst": "many small drops at once: how fast they are claimed, gated and queued, and at what memory",
     "train": "a training step against TRL's settings, LLaMA-Factory, a prototype and the hardware's limit, step by step in turn",
     "ranking": "what verdicts are worth: A/A comparisons, planted regressions and gains, small evidence; and how long ranking takes",
+    "loop": "the loop that feeds itself: rows a second that each teacher makes, sends and checks",
     "gate": "rows a second of each level of the gate, against json.loads and transformers' chat template",
 }
 
@@ -32,8 +34,10 @@ def main() -> int:
     parser.add_argument("--rows", type=int, help="gate: rows of the file (1,000,000); train: rows that are trained on, 8 a step (64); gain: rows dropped (500)")
     parser.add_argument("--prototype", default="", help="train: a file with a prototype of the fast path, as one more opponent")
     parser.add_argument("--llamafactory", default="", help="train: a Python that has LLaMA-Factory (this one)")
-    parser.add_argument("--parts", default="", help="ranking: statistics, rank5 (both)")
+    parser.add_argument("--parts", default="", help="ranking: statistics, rank5; serve: road, swap, load, queue, engines, slope (all)")
     parser.add_argument("--drops", type=int, help="burst: drops of three rows (1,000)")
+    parser.add_argument("--requests", type=int, help="serve: requests under load (10,000)")
+    parser.add_argument("--swaps", type=int, help="serve: swaps of the memory slope (1,000)")
     arguments = parser.parse_args()
     if arguments.name is None:
         for name, text in BENCHES.items():
@@ -42,7 +46,7 @@ def main() -> int:
     if arguments.name == "faults":
         return int(importlib.import_module("bench.faults").main(arguments.only, arguments.format))
     before = machine()
-    sizes = {name: size for name in ("rows", "drops", "parts", "prototype", "llamafactory") if (size := getattr(arguments, name))}
+    sizes = {name: size for name in ("rows", "drops", "parts", "requests", "swaps", "prototype", "llamafactory") if (size := getattr(arguments, name))}
     figures, opponents = importlib.import_module(f"bench.{arguments.name}").measure(**sizes)
     result = {"bench": arguments.name, "figures": figures, "opponents": opponents, "machine": before | {"load_after": machine()["load"]}}
     if arguments.format == "json":

@@ -18,6 +18,7 @@ from core.commands import CommandKind
 from core.errors import LoradError, UsageError
 from core.marks import Marks
 from core.names import DEFAULT_ADAPTER, parse_adapter
+from core.wire import SWITCHES
 from store.config_file import config_path, home_of
 from store.paths import Home
 from store.references import pins
@@ -192,7 +193,9 @@ def _wanted(home: Home, adapter: str, version: str | None, live: str | None) -> 
         return None
     if version is not None:
         return choose(home, adapter, version).id
-    was_live = [entry["release"] for entry in history_of(home, adapter) if entry["event"] in ("live", "restored")]
+    history = history_of(home, adapter)
+    bad = {entry["previous"] for entry in history if entry["event"] == "rolled_back"}  # only by name, as a person's own word
+    was_live = [entry["release"] for entry in history if entry["event"] in SWITCHES and entry["release"] not in bad]
     if live is None:
         raise UsageError(f"{adapter} serves the base model already", hint="name a release with --to", code="NOTHING_TO_ROLL_BACK")
     return next((release for release in reversed(was_live) if release != live), None)

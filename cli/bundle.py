@@ -24,7 +24,7 @@ the newest jobs with their records, verdicts and progress, and what the gate fou
 Not inside: text of rows, corrections, keys, API keys, addresses for alerts, words that a person wrote as a reason or a note.
 Names of files, adapters, hosts and folders are inside. Look through it before you send it: it is plain text.
 """
-_FILE_KEYS = re.compile(r"""(?:api_keys_file|urls_file|webhook_key_file|encryption_key)["']?\s*:\s*["']([^"']+)""")
+_FILE_KEYS = re.compile(r"""(?:urls_file|webhook_key_file|encryption_key)["']?\s*:\s*["']([^"']+)""")
 _VALUE_KEYS = re.compile(rf"""(?:{"|".join(SECRET_KEYS)})\w*["']?\s*:\s*["']([^"']+)""", re.IGNORECASE)
 FROM_PEOPLE = frozenset({"notes", "actor", "message"})  # words of a person, and answers that repeat them
 
@@ -50,7 +50,7 @@ def _secrets(visit: Visit) -> frozenset[str]:
         files += [path for path in visit.home.keys.iterdir() if path.is_file() and path.suffix != ".pub"]
     config = visit.config
     if config is not None:
-        names = [config.serving.api_keys_file, config.alerts.urls_file, config.alerts.webhook_key_file, config.deploy.encryption_key]
+        names = [config.alerts.urls_file, config.alerts.webhook_key_file, config.deploy.encryption_key]
         values.append(config.alerts.webhook)
     else:  # a config that does not load: its secrets are found by their names
         raw = _raw(visit.config_path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import config_option, format_option, show_json
+from core.wire import SWITCHES
 
 if TYPE_CHECKING:
     from core.trends import Regression
@@ -58,7 +59,7 @@ def _entry(entry: Mapping[str, Any]) -> str:
 
 
 def _scores(known: "Performance", entries: Sequence[Mapping[str, Any]], everything: bool) -> Iterator[str]:
-    live = next((entry["release"] for entry in reversed(entries) if entry["event"] in ("live", "restored")), None)
+    live = next((entry["release"] for entry in reversed(entries) if entry["event"] in SWITCHES), None)
     told = [one for one in known.scores if everything or one.release == live]
     if told:
         yield "scores at the verdict, and their change against what was replaced (95 % interval):"

@@ -14,6 +14,8 @@ VERBS = {
     "init": ("cli.init", "Write a config, make home, keys and the local target."),
     "daemon": ("cli.processes", "Watch the inbox: check, queue, train, rank, ship."),
     "serve": ("cli.processes", "Serve the base and its adapters (OpenAI API)."),
+    "chat": ("cli.chat", "Talk to the served model in the terminal."),
+    "keys": ("cli.keys", "Make, list and revoke API keys of this machine's server."),
     "drop": ("cli.drop", "Put files into the inbox the right way."),
     "check": ("cli.check", "Check a file as the gate would, without a daemon."),
     "fix": ("cli.fix", "Write a mended copy of a file."),
@@ -26,6 +28,7 @@ VERBS = {
     "why": ("cli.why", "Where an answer comes from: release, verdict, run, config, files, rows."),
     "compare": ("cli.comparing", "Two models on the same rows: numbers, answers side by side, a blind rating."),
     "suites": ("cli.suites", "List, show and run regression suites."),
+    "skills": ("cli.skills", "Teachers of skills: serve, list, status, generate rows."),
     "reload": ("cli.reload", "Let the daemon read its config again."),
     "config": ("cli.config", "Show the config with where each value comes from; check a file."),
     "forget": ("cli.forget", "Forget rows, drops or sources, everywhere, and train again without them."),
@@ -38,6 +41,7 @@ VERBS = {
     "plan": ("cli.plan", "What a file would take: tokens, time, memory, disk; whether it could be judged."),
     "train": ("cli.train", "Train on a file here and now, without a daemon."),
     "metrics": ("cli.metrics", "List and explain the metrics by which answers are measured."),
+    "deploy": ("cli.deploy", "The inference boxes: set up, check, status, push, history, roll back, adopt."),
     "models": ("cli.models", "List, fetch and recommend base models."),
 }
 

@@ -37,10 +37,12 @@ def serve(config: str | None) -> None:
     """Serve the base and every released adapter under the OpenAI API, and swap releases in without dropping a request."""
     from daemon.logs import say
     from daemon.notify import Notifier
+    from serving.access.jsonlog import log_as_json
     from serving.main import serve as run
     from store.config import ConfigLoader
 
     _log_to_stderr()
+    log_as_json()
     notifier = Notifier.of_environment()
 
     def ready(address: str) -> None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from core.facts import Facts, TargetSeen
+from core.guarding import Phase
 from core.logtail import without_quotes
 from core.measures import Measure
 from core.records import Ended, Held, Job, Ranking, Releasing, Training
@@ -261,6 +262,24 @@ def quality_fell(scene: Scene) -> Iterator[Alert]:
             next=f"lorad adapters history {one.adapter}",
             adapter=one.adapter,
         )
+
+
+@lasting
+def rolled_back(scene: Scene) -> Iterator[Alert]:
+    """A box has rolled a release back by its own guard; it is there until another release of the adapter is live."""
+    for target in scene.facts.targets:
+        active = target.observed.active if target.observed else None
+        for alias, state in sorted(active.watches.items()) if active else ():
+            if state.phase == Phase.ROLLED_BACK:
+                yield Alert(
+                    rule="rolled_back",
+                    about=f"{alias}, target {target.name}",
+                    severity=Severity.CRITICAL,
+                    title=f"{alias}: target {target.name} went back to {state.before[:12] if state.before else 'the base model'}",
+                    reason=f"release {state.release[:12]}: {state.reason}",
+                    next=f"lorad adapters history {alias}",
+                    adapter=alias,
+                )
 
 
 def own_rules(scene: Scene) -> Iterator[Alert]:

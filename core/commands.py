@@ -27,6 +27,7 @@ class CommandKind(StrEnum):
     MARK = "mark"  # tags, note, label or expiry of a release
     IMPORT = "import"  # an adapter folder or package of others becomes a release
     FORGET = "forget"  # rows, drops or sources
+    REHEARSE = "rehearse"  # a release, on every target or one
     RATE = "rate"  # a person's blind rating of a held or ranked job
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from core.deployment import DeployConfig, ServingConfig
 from core.errors import ConfigError
 from core.evaluation import RankingConfig
+from core.learning import SkillConfig, known_names
 from core.names import DEFAULT_BASE, DEFAULT_HOME
 from core.recipe import DistributedConfig, LoraConfig, ProfileConfig, Stages, TrainingConfig
 from core.sections import (
@@ -81,6 +82,13 @@ class Config(Section):
     alerts: AlertsConfig = AlertsConfig()
     thermal: ThermalConfig = ThermalConfig()
     inbox: InboxConfig = InboxConfig()
+    skills: dict[str, SkillConfig] = {}  # noqa: RUF012
+    """Teachers of skills: {"syllo": {"url": "http://127.0.0.1:8080"}}."""
+
+    @field_validator("skills")
+    @classmethod
+    def _names(cls, value: dict[str, object]) -> dict[str, object]:
+        return known_names(value)
 
     @model_validator(mode="after")
     def _machines_fit(self) -> "Config":
@@ -93,7 +101,14 @@ class Config(Section):
         return self
 
 
-JOB_KEYS: dict[str, type] = {"priority": int, "not_before": str, "notes": str, "again": bool, "source": str}  # sidecar keys that are not config
+JOB_KEYS: dict[str, type] = {  # sidecar keys that are not config
+    "priority": int,
+    "not_before": str,
+    "notes": str,
+    "again": bool,
+    "source": str,
+    "lineage": dict,  # of rows that a program made: what they were made of; kept with the drop, never interpreted
+}
 
 
 def leaves(model: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -110,7 +125,8 @@ def leaves(model: type[Section] = Config, prefix: str = "") -> Iterator[tuple[st
 @cache
 def _mappings() -> frozenset[str]:
     """The dotted keys whose values are mappings: what stands below them are names, not keys."""
-    return frozenset(key for key, kind in _kinds() if get_origin(kind) is dict)
+    own = {key for key, kind in JOB_KEYS.items() if kind is dict}
+    return frozenset(own.union(key for key, kind in _kinds() if get_origin(kind) is dict))
 
 
 def _kinds(model: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -4,11 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from core.access import RATE, RATE_NAMES
 from core.errors import UsageError
 from core.names import is_part, parse_adapter
 from core.sections import RESTART_BOTH, RESTART_SERVING, Count, Section, Share, Words
 
-PUBLIC_HINT = "set serving.api_keys_file to a file with one key a line, or serve on 127.0.0.1"
+PUBLIC_HINT = "make a key with `lorad keys add NAME`, or serve on 127.0.0.1"
 SSH_WORD = r"[A-Za-z0-9_][A-Za-z0-9._:-]*"  # of a host or a user; never with a dash in front, which ssh would read as an option
 
 
@@ -157,12 +158,24 @@ class ConversationConfig(Section):
 class FilterConfig(Section):
     """A content filter of one's own."""
 
-    pattern: str
+    pattern: str = ""
     """Regular expression (RE2 syntax) that is looked for."""
+    classifier: str = ""
+    """A supervised fastText model (.ftz, .bin) that is asked instead; it comes after all patterns."""
+    label: str = ""
+    """The label of that model at which the filter acts."""
+    threshold: Share = 0.5
+    """Least probability of the label."""
     on: Literal["in", "out", "both"] = "both"
     """Whether requests, answers or both are looked at."""
     does: Literal["log", "redact", "refuse"] = "log"
     """What is done where it is found."""
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> "FilterConfig":
+        if bool(self.pattern) == bool(self.classifier) or bool(self.classifier) != bool(self.label):
+            raise ValueError("a filter has either pattern, or classifier and label")
+        return self
 
 
 class CaptureConfig(Section):
@@ -200,8 +213,6 @@ class ServingConfig(Section):
     """Folder that serving owns; empty means <home>/serving."""
     trust: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
     """Folder with release.pub, the public key that releases and wishes are signed with; empty means <home>/keys."""
-    api_keys_file: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
-    """File with one API key a line; needed to listen on a public address."""
     engine: Annotated[Literal["auto", "llamacpp", "transformers", "vllm", "stub"], Field(json_schema_extra=RESTART_SERVING)] = "auto"
     """What computes the answers; auto takes vllm on CUDA where it is installed, llamacpp on a CPU where the base has a GGUF, else transformers."""
     quantization: Annotated[Literal["none", "nf4", "int8"], Field(json_schema_extra=RESTART_SERVING)] = "none"
@@ -212,6 +223,8 @@ class ServingConfig(Section):
     """Whether vllm captures CUDA graphs."""
     device_map: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
     """Device map of transformers, for example auto or cuda:1; empty means one device."""
+    prefix_mb: Annotated[int, Field(ge=0, json_schema_extra=RESTART_SERVING)] = 256
+    """Most bytes of beginnings of prompts that transformers keeps computed, in MiB; 0 means none."""
     max_new_tokens: Annotated[int, Field(ge=1, json_schema_extra=RESTART_SERVING)] = 256
     """Tokens of an answer where the request names no limit."""
     sampling: Annotated[SamplingConfig, Field(json_schema_extra=RESTART_SERVING)] = SamplingConfig()
@@ -251,11 +264,15 @@ class ServingConfig(Section):
     grpc: Annotated[GrpcConfig, Field(json_schema_extra=RESTART_SERVING)] = GrpcConfig()
     """The gRPC door."""
 
-    @model_validator(mode="after")
-    def _public_needs_keys(self) -> "ServingConfig":
-        if self.host not in ("127.0.0.1", "::1", "localhost") and not self.api_keys_file:
-            raise ValueError(f"host {self.host!r} is a public address and no API keys are set; {PUBLIC_HINT}")
-        return self
+    @field_validator("rates")
+    @classmethod
+    def _rates(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, rate in value.items():
+            if name not in RATE_NAMES:
+                raise ValueError(f"no route is called {name!r}; there are {', '.join(sorted(RATE_NAMES))}")
+            if not RATE.fullmatch(rate):
+                raise ValueError(f'{name}: {rate!r} is no rate; write "60/minute" (second, minute, hour, day)')
+        return value
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> "ServingConfig":

@@ -93,6 +93,7 @@ class TargetSeen:
     observed: Observed | None
     live: Mapping[str, str | None] = field(default_factory=dict)  # alias -> release, by the box's ledger
     was_live: frozenset[str] = frozenset()  # releases that the ledger has seen live
+    refused: frozenset[str] = frozenset()  # releases that the box has refused for themselves, or rolled back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

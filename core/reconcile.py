@@ -15,6 +15,7 @@ from core.queue import decide_start, usable_slots
 from core.records import Job, JobState
 from core.requests import decide_requests
 from core.rollout import decide_releasing, mend_wishes
+from core.safeguards import go_back, mend_terms
 from core.steps import CannotDecide, Decision, Move, PauseQueue, StartChild, Step
 
 
@@ -41,7 +42,11 @@ def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
             yield from _of_job(job, facts, free_slots, now)
     if facts.stopping:
         return
-    yield from mend_wishes(facts)
+    mended = list(mend_wishes(facts))
+    yield from mended
+    yield from mend_terms(facts)
+    if not mended:
+        yield from go_back(facts)
     if not any(job in facts.jobs for job in touched):
         closed = closed_adapters(facts)
         starts = decide_start(facts, free_slots, now)

@@ -18,6 +18,7 @@ from core.progress import ended_by_person
 from core.queue import pause_words
 from core.rated import decide_rating, is_rated_since
 from core.records import Held, Job, JobState, Queued, Ranking, Releasing, StateFacts, Training
+from core.safeguards import ask_trial, trial_of
 from core.steps import BeginForget, Move, PauseQueue, Record, RecordForget, ReloadConfig, Reply, ResumeQueue, RetryJob, SetAside, SetWish, Step
 from core.wire import Wish
 
@@ -67,6 +68,8 @@ def _decide(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
             yield from _rollback(command, facts, now)
         case CommandKind.RETRY:
             yield from _retry(command, facts)
+        case CommandKind.REHEARSE:
+            yield from _rehearse(command, facts)
         case CommandKind.RELOAD:
             yield ReloadConfig(command=command)
         case CommandKind.FORGET:
@@ -242,6 +245,22 @@ def _rollback(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
         if target.desired is None or target.desired.aliases.get(alias) != wish:
             yield SetWish(target=target.name, alias=alias, wish=wish)
     yield _yes(command, f"{alias} goes back to {command.to_release[:12] if command.to_release else 'the base'}")
+
+
+def _rehearse(command: Command, facts: Facts) -> Iterator[Step]:
+    """Ask the targets (details `target`: only that one) to try a release; the command's id is that of the trial."""
+    release, wanted = command.to_release or "", command.details.get("target", "")
+    targets = [target for target in facts.targets if wanted in ("", target.name)]
+    if release not in facts.releases:
+        yield _no(command, f"release {release!r} is not on this box", f"`lorad adapters show {command.adapter}` lists them", "RELEASE_UNKNOWN")
+    elif not targets:
+        names = ", ".join(target.name for target in facts.targets)
+        yield _no(command, f"no target {wanted!r}", f"targets: {names}", "TARGET_UNKNOWN")
+    else:
+        trial = trial_of(facts.config.deploy.rehearsal, command.id, command.adapter)
+        for target in targets:
+            yield from ask_trial(target, release, trial)
+        yield _yes(command, f"asked {', '.join(target.name for target in targets)} to rehearse {release[:12]}")
 
 
 def _forget(command: Command, facts: Facts) -> Iterator[Step]:

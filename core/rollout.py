@@ -13,8 +13,11 @@ from core.exits import ChildExit
 from core.facts import Facts, TargetSeen
 from core.lifecycle import Event
 from core.records import Ended, Job, JobState, Kind, Releasing
+from core.safeguards import ask_trial, result_of, trial_of
 from core.steps import Move, PlaceRelease, Record, SetWish, StartChild, Step, StopChild
 from core.wire import AliasState, Outcome, Wish
+
+WATCHING = frozenset({"shadow", "canary", "all"})  # phases of a watch that is not over
 
 
 def decide_releasing(job: Job, facts: Facts, now: datetime) -> Iterator[Step]:
@@ -70,12 +73,16 @@ def _after_pack(job: Job, work: Releasing, facts: Facts, now: datetime) -> Itera
 
 
 def _publish(job: Job, work: Releasing, facts: Facts, now: datetime) -> Iterator[Step]:
-    """Ask one target after the other; each must say live before the next is asked."""
+    """Ask one target after the other; each must say live before the next is asked, and a canary that its watch is over."""
     alias = job.card.adapter
     for target in facts.targets:
         wish = target.desired.aliases.get(alias) if target.desired else None
         if target.name not in work.fences:
             if wish is None or wish.release != work.release:
+                trying = list(_rehearse(job, work, target, facts, now))
+                yield from trying
+                if trying or _is_rehearsing(work, target, facts, job):
+                    return
                 yield SetWish(target=target.name, alias=alias, wish=Wish(release=work.release, replaces=target.live.get(alias)))
             else:
                 assert target.desired is not None
@@ -92,7 +99,45 @@ def _publish(job: Job, work: Releasing, facts: Facts, now: datetime) -> Iterator
         if heard.outcome is Outcome.REFUSED or heard.release != work.release:
             yield _refused(job, work, target, heard, now)
             return
+        if target is not facts.targets[-1] and (watched := _watched(target, alias, work.release, facts)):
+            if watched != work.reason:
+                yield Record(job=job.id, facts=replace(work, reason=watched))
+            return
     yield Move(job=job.id, event=Event.LIVE, facts=_ended(work, "live on every target", now))
+
+
+def _rehearse(job: Job, work: Releasing, target: TargetSeen, facts: Facts, now: datetime) -> Iterator[Step]:
+    """Have the target try the release beside the live one, where the config asks for that; end the job where it did not pass."""
+    if not facts.config.deploy.rehearsal.enabled or work.release is None:
+        return
+    asked = list(ask_trial(target, work.release, trial_of(facts.config.deploy.rehearsal, job.id, job.card.adapter)))
+    result = result_of(target, work.release, job.id)
+    if asked:
+        yield from asked
+    elif result is None:
+        reason = f"target {target.name}: rehearses it"
+        if reason != work.reason:
+            yield Record(job=job.id, facts=replace(work, reason=reason))
+    elif not result.passed:
+        why = f"target {target.name}: the rehearsal failed: {'; '.join(result.reasons)}"
+        ended = replace(_ended(work, why, now), code="REHEARSAL_FAILED", release=None)
+        hint = "the old release stays live; deploy.rehearsal has the criteria"
+        yield Move(job=job.id, event=Event.TARGET_REFUSED, facts=replace(ended, hint=hint))
+
+
+def _is_rehearsing(work: Releasing, target: TargetSeen, facts: Facts, job: Job) -> bool:
+    return facts.config.deploy.rehearsal.enabled and work.release is not None and result_of(target, work.release, job.id) is None
+
+
+def _watched(target: TargetSeen, alias: str, release: str | None, facts: Facts) -> str:
+    """Why the targets after a canary wait: it still watches the release. Empty where it does not, or is no canary."""
+    if not any(one.canary and one.name == target.name for one in facts.config.deploy.targets):
+        return ""
+    active = target.observed.active if target.observed else None
+    state = active.watches.get(alias) if active else None
+    if state is None or state.release != release or state.phase not in WATCHING:
+        return ""
+    return f"canary {target.name}: watches it ({state.phase}) until {state.until:%Y-%m-%d %H:%M:%S} UTC, then the other targets are asked"
 
 
 def outcome_at(target: TargetSeen, alias: str, fence: int) -> AliasState | None:
@@ -162,4 +207,5 @@ def mend_wishes(facts: Facts) -> Iterator[Step]:
             heard = outcome_at(target, alias, target.desired.fences[alias])
             live = target.live.get(alias)
             if alias not in behind and heard is not None and heard.outcome is Outcome.REFUSED and wish.release != live:
-                yield SetWish(target=target.name, alias=alias, wish=Wish(release=live, replaces=live))
+                reason = f"target {target.name}: {heard.code} {heard.reason}"
+                yield SetWish(target=target.name, alias=alias, wish=Wish(release=live, replaces=live), reason=reason)

@@ -1,6 +1,5 @@
 """What the daemon may do about what it sees: the steps of a decision, plain values that `daemon.apply` carries out."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +10,7 @@ from core.jobviews import EndedJob
 from core.lifecycle import Event
 from core.ratings import Rating
 from core.records import Kind, StateFacts
-from core.wire import Wish
+from core.wire import Terms, Trial, Wish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +210,24 @@ class SetWish:
     target: str
     alias: str
     wish: Wish
+    reason: str = ""  # why, where no job or person stands behind it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTerms:
+    """Write the terms of config into desired.json of a target, with the next fence."""
+
+    target: str
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTrial:
+    """Ask a target in desired.json to rehearse a release."""
+
+    target: str
+    release: str
+    trial: Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,6 +366,8 @@ Step = (
     | HoldSlot
     | PlaceRelease
     | SetWish
+    | SetTerms
+    | SetTrial
     | RetryJob
     | PauseQueue
     | ResumeQueue
@@ -363,22 +382,6 @@ Step = (
     | Reply
     | ReloadConfig
 )
-
-
-TOGETHER = (TakeDrop, GateDrop, AcceptDrop, MakeJob)  # kinds of which several in a row are carried out at once
-MOST_TOGETHER = 64
-
-
-def in_runs(steps: Sequence[Step]) -> Iterator[tuple[Step, ...]]:
-    """The steps in order, those that are carried out together as one run."""
-    run: list[Step] = []
-    for step in steps:
-        if run and (type(step) is not type(run[0]) or not isinstance(step, TOGETHER) or len(run) >= MOST_TOGETHER):
-            yield tuple(run)
-            run = []
-        run.append(step)
-    if run:
-        yield tuple(run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

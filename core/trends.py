@@ -116,6 +116,7 @@ class Regression:
     high: float
     count: float
     goes_back_to: str | None = None
+    counted: bool = False  # by a tally, while it served; else by the scores of its verdict, which somebody has let pass
 
     @property
     def sentence(self) -> str:
@@ -283,6 +284,7 @@ def _compared(adapter: str, against: Against, before: Sequence[Tally], now: Sequ
         high=change.high,
         count=out_of,
         goes_back_to=before[-1].release if against is Against.BEFORE else None,
+        counted=True,
     )
 
 

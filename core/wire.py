@@ -16,6 +16,10 @@ class Outcome(StrEnum):
     DEFERRED = "deferred"  # memory, disk, base missing, or the release has not arrived: stays and retries
 
 
+SWITCHES = ("live", "restored", "rolled_back", "moved")
+"""Events of a box's ledger after which the alias serves the line's release."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """The release that one alias should serve; None is the base model. `replaces` is what must be live now."""
@@ -51,6 +55,14 @@ class Watch:
     max_negative_share: float = 0.2
     canary_share: float = 0  # of the users, while the window lasts; 0: all of them
     shadow_share: float = 0  # of the requests, answered by the new one too and never shown, before it is shown; 0: none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What holds for every alias of a target, by config."""
+
+    watch: Watch | None = None
+    sets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,9 +156,10 @@ class Activation:
     version: int | None
     previous: str | None
     fence: int
-    event: str  # live, restored, refused, deferred, rolled_back (by the box's own guard)
+    event: str  # live, restored, refused, deferred, rolled_back (by the box's own guard, from `previous`), moved (by `actor`, from `previous`)
     code: str = ""
     reason: str = ""
+    actor: str = ""  # who moved it at the box itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from core.records import (
     Releasing,
     Training,
 )
+from core.safeguards import terms_of
 from core.steps import Step
 from core.tasks import ExitNote
 from daemon.children import Children
@@ -45,7 +46,7 @@ from store.durable import FULL
 from store.journal import write_entry
 from store.pauses import clear_pause, write_pause
 from store.releases import place_release, read_releases
-from store.targets import set_wish
+from store.targets import set_terms, set_trial, set_wish
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +87,15 @@ class Applier:
             case f.PlaceRelease():
                 self._place(the_step, now)
             case f.SetWish():
-                desired = set_wish(self._home, the_step.target, the_step.alias, the_step.wish, now)
-                self._journal(now, "wish", target=the_step.target, adapter=the_step.alias, release=the_step.wish.release or "base", fence=desired.fence)
+                desired = set_wish(self._home, the_step.target, the_step.alias, the_step.wish, now, terms_of(self._index.config.deploy))
+                wished = {"target": the_step.target, "adapter": the_step.alias, "release": the_step.wish.release or "base"}
+                self._journal(now, "wish", **wished, fence=desired.fence, reason=the_step.reason)
+            case f.SetTerms():
+                set_terms(self._home, the_step.target, the_step.terms, now)
+                self._journal(now, "terms", target=the_step.target)
+            case f.SetTrial():
+                set_trial(self._home, the_step.target, the_step.release, the_step.trial, now)
+                self._journal(now, "rehearsal", target=the_step.target, release=the_step.release, trial=the_step.trial.id)
             case f.RetryJob():
                 self._retry(the_step.command, the_step.of, now)
             case f.FireDue():

@@ -13,10 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
+from core.batches import in_runs
 from core.errors import LockHeldError
 from core.reconcile import decide
 from core.records import ENDED
-from core.steps import BeginChore, BeginForget, ImportAdapter, MarkRelease, PinRelease, RecordForget, ReloadConfig, Reply, Step, StopChild, WorkForget, in_runs
+from core.steps import BeginChore, BeginForget, ImportAdapter, MarkRelease, PinRelease, RecordForget, ReloadConfig, Reply, Step, StopChild, WorkForget
 from daemon import clock
 from daemon.apply import Applier, describe
 from daemon.bounds import LogBounds

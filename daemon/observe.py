@@ -15,7 +15,7 @@ from core.forgets import ForgetSeen
 from core.records import Job, Kind, Ranking, Releasing, Training
 from core.tasks import ChildSeen
 from core.trends import Regression
-from core.wire import Activation, Desired
+from core.wire import SWITCHES, Activation, Desired
 from daemon import clock
 from daemon.children import Children
 from daemon.inbox import Inbox
@@ -166,13 +166,14 @@ class Observer:
     def _target(self, name: str) -> TargetSeen:
         home = self._index.home
         folder, out = home.target(name), mirror(home, name)
-        live, was_live = self._fresh.get(f"{name}/lives", [out / "activations.jsonl"], lambda: _lives(self.ledger(name)))
+        live, was_live, refused = self._fresh.get(f"{name}/lives", [out / "activations.jsonl"], lambda: _lives(self.ledger(name)))
         return TargetSeen(
             name=name,
             desired=self._fresh.get(f"{name}/desired", [folder / "desired.json"], lambda: _desired(home, name)),
             observed=self._fresh.get(f"{name}/observed", [folder / "observed.json", out / "active.json"], lambda: observed_of(home, name)),
             live=live,
             was_live=was_live,
+            refused=refused,
         )
 
 
@@ -185,9 +186,12 @@ def _desired(home: Home, name: str) -> Desired | None:
         return None
 
 
-def _lives(ledger: list[Activation]) -> tuple[dict[str, str | None], frozenset[str]]:
-    """(alias -> what is live, all that ever was) by a ledger: worked out once for each change, as it grows for years."""
-    return live_by_ledger(ledger), frozenset(line.release for line in ledger if line.event in ("live", "restored") and line.release is not None)
+def _lives(ledger: list[Activation]) -> tuple[dict[str, str | None], frozenset[str], frozenset[str]]:
+    """(alias -> what is live, all that ever was, all that was refused or rolled back) by a ledger: worked out once for each change, as it grows for years."""
+    was_live = frozenset(line.release for line in ledger if line.event in SWITCHES and line.release is not None)
+    refused = {line.release for line in ledger if line.event == "refused" and line.code != "INCUMBENT_CHANGED"}
+    refused |= {line.previous for line in ledger if line.event == "rolled_back"}
+    return live_by_ledger(ledger), was_live, frozenset(release for release in refused if release is not None)
 
 
 def _highest_versions(ledger: list[Activation]) -> dict[str, int]:

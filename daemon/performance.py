@@ -13,6 +13,7 @@ from typing import Any
 
 from core.measures import Measure
 from core.trends import Regression, Score, regressions
+from core.wire import SWITCHES
 from daemon import clock
 from daemon.index import Index
 from store.performance import first_live, first_target, incidents_by_day, incidents_in, performance_of, remember_samples, scores_of
@@ -61,7 +62,7 @@ class Performance:
         for adapter, mine in sorted(history.items()):
             self._record(adapter, mine)
             known = performance_of(home, adapter)
-            live = next((entry["release"] for entry in reversed(mine) if entry["event"] in ("live", "restored")), None)
+            live = next((entry["release"] for entry in reversed(mine) if entry["event"] in SWITCHES), None)
             worse = regressions(adapter, known.scores, (*known.tallies, *incidents_by_day(mine, now)), live)
             found += worse
             measures += _measures(adapter, [one for one in known.scores if one.release == live], mine, len(worse))

@@ -15,9 +15,10 @@ from types import FrameType
 from typing import NoReturn
 
 from core.deployment import TargetConfig
-from core.errors import UsageError
-from deploy.delivery import Delivery
-from deploy.rsync import road_to
+from core.errors import StateError, UsageError
+from deploy.delivery import Delivery, note_obstacle
+from deploy.rsync import Road, road_to
+from deploy.ssh import hang_up
 from store.child import Stopped, clock
 from store.config import ConfigLoader
 from store.locks import take_lock
@@ -28,24 +29,38 @@ log = logging.getLogger(__name__)
 
 LOCK = "link.lock"
 LOOK_S = 0.1  # how often a waiting link looks for a new wish
+SETUP_S = 5.0  # how often it looks for keys that are not there yet
 
 
 def run_link(config_path: Path, name: str) -> NoReturn:
     """Deliver to target `name` until told to stop. Raises Stopped, ConfigError, LockHeldError."""
     config = ConfigLoader(config_path).load().config
     home = Home(Path(config.home))
-    target = _target(config.deploy.targets, name)
+    target = target_named(config.deploy.targets, name)
     folder = home.target(name)
     folder.mkdir(parents=True, exist_ok=True)
     lock = take_lock(folder / LOCK, f"pid {os.getpid()}", f"target {name!r}", hint="the daemon runs one link for each target; `lorad status` shows it")
     try:
-        delivery = Delivery(home, road_to(target), clock)
+        delivery = Delivery(home, _road(home, target), clock)
         told = ""
         while True:
             told = _turn(delivery, name, told)
             _wait(delivery.pause_s, lambda: _mark(folder / DESIRED))
     finally:
+        if target.kind == "ssh":
+            hang_up(target, home)
         os.close(lock)
+
+
+def _road(home: Home, target: TargetConfig) -> Road:
+    """The road, once the target has been set up: until then observed.json says what is missing."""
+    while True:
+        try:
+            return road_to(target, home)
+        except StateError as error:
+            log.info("target %s: %s: %s", target.name, error.code, error.what, extra={"action": "link_trouble"})
+            note_obstacle(home, target.name, error, clock())
+            time.sleep(SETUP_S)
 
 
 def _turn(delivery: Delivery, name: str, told: str) -> str:
@@ -60,7 +75,8 @@ def _turn(delivery: Delivery, name: str, told: str) -> str:
     return code
 
 
-def _target(targets: tuple[TargetConfig, ...], name: str) -> TargetConfig:
+def target_named(targets: tuple[TargetConfig, ...], name: str) -> TargetConfig:
+    """The target of this name. Raises UsageError TARGET_UNKNOWN."""
     for target in targets:
         if target.name == name:
             return target

@@ -1,7 +1,7 @@
 """Makes the immutable, signed release folder of a checkpoint.
 
-The folder holds adapter, tokenizer, template, probe, verdict, manifest and signature. SEALED is written last; it is also
-the arrival mark on the inference box, where it is sent after everything else.
+The folder holds adapter (twice where the base has a GGUF file: for llama.cpp too), tokenizer, template, probe, verdict, manifest
+and signature. SEALED is written last; it is also the arrival mark on the inference box, where it is sent after everything else.
 """
 
 import json
@@ -15,6 +15,7 @@ from core.errors import IntegrityError, RefusedError
 from core.tasks import PackTask
 from core.wire import Manifest
 from deploy.checkpoint import CONFIG, WEIGHTS, check_checkpoint, read_profile
+from deploy.ggufform import add_gguf
 from store.bases import STUB_BASE, TEMPLATE, TOKENIZER, Base, read_base
 from store.durable import made_aside, replace_file
 from store.encryption import encrypt_weights, key_id, read_key
@@ -41,6 +42,8 @@ def pack(task: PackTask, run: Path, now: datetime) -> str:
         _write_config(folder, config, base)
         _copy(checkpoint / WEIGHTS, folder / WEIGHTS)
         _compare_with_seal(checkpoint, folder)
+        if base is not None:
+            add_gguf(folder, Path(task.base), run)
         if key is not None:
             encrypt_weights(folder, key)
         if base is not None:

@@ -20,6 +20,8 @@ NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?(?:\d{1,3}(?:[,\u202f\u00a0]\d{3})+|\
 MARKED_NUMBER = re.compile(r"####\s*([^\n]*)")
 FENCE = re.compile(r"```[a-zA-Z0-9_-]*[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 CALL = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+FUNCTION = re.compile(r"<function=(?P<name>[^<>\s]+)>(?P<arguments>.*?)\s*(?:</function>)?", re.DOTALL)
+PARAMETER = re.compile(r"<parameter=([^<>\s]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 STATED_OPTION = re.compile(
     r"\b(?i:answer|option|choice|antwort|réponse|respuesta)\b[\s:*]*(?i:is|ist|est|es)?[\s:*]*(?:\(([A-Za-z])\)|([A-Z])(?![\w'\u2019]))",
 )
@@ -223,14 +225,28 @@ def schema_errors(value: Any, schema: Mapping[str, Any]) -> list[str] | None:
 
 
 def tool_calls_in(text: str) -> list[ToolCall]:
-    """The calls of an answer, in order: JSON between `<tool_call>` tags, else an answer that is nothing but a call or a list of calls."""
+    """The calls of an answer, in order: between `<tool_call>` tags, else an answer that is nothing but a call or a list of calls in JSON.
+
+    Between tags a call is JSON, or a `<function=…>` with a `<parameter=…>` for each argument, as Qwen's coding models write it.
+    """
     tagged = CALL.findall(text)
     if tagged:
-        values = [strict_json(part) for part in tagged]
+        values = [_written_call(part) for part in tagged]
     else:
         whole = strict_json(_unfenced(text))
         values = whole if isinstance(whole, list) else [whole]
     return [call for value in values if (call := _call_of(value)) is not None]
+
+
+def _written_call(text: str) -> object:
+    function = FUNCTION.fullmatch(text)
+    if function is None:
+        return strict_json(text)
+    arguments = {}
+    for name, written in PARAMETER.findall(function["arguments"]):
+        value = strict_json(written)
+        arguments[name] = written if value is NOTHING else value
+    return {"name": function["name"], "arguments": arguments}
 
 
 def _unfenced(text: str) -> str:

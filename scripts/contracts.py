@@ -59,7 +59,7 @@ class Source:
 
     def __init__(self) -> None:
         packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-        paths = sorted(path for package in packages for path in (ROOT / package.replace(".", "/")).glob("*.py"))
+        paths = sorted(path for package in packages for path in (ROOT / package.replace(".", "/")).glob("*.py") if "_pb2" not in path.name)  # generated
         self._known: dict[str, Name] = {}
         self.modules = [Module.read(path, self._known) for path in paths]
         self._errors = {one.path for one in self._known.values() if ERROR.search(one.signature.partition("(")[2]) and one.is_class}

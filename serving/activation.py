@@ -4,33 +4,44 @@ One thread. For each alias whose wish is new: check what it replaces, take the r
 load it beside the others, probe it, write the ledger line, then active.json, then put another routing table in force by
 one assignment. Every step can be repeated, and the ledger line decides: killed before it, the whole wish is carried out
 again; killed after it, the start restores what the line says. One alias that fails leaves the others alone.
+
+What the guard rules (`warden`) is carried out by the same thread, so that a wish and a rollback never meet half way.
 """
 
-import hashlib
 import logging
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from core.answering import NO_RULES
-from core.errors import IntegrityError, LoradError, StateError, UsageError
+from core.errors import LoradError, StateError, UsageError
+from core.guarding import Phase
 from core.names import DEFAULT_ADAPTER, parse_adapter
 from core.wire import AliasState, Desired, Manifest, Outcome, Wish
+from serving.beside import Beside, Errands, Relocation
 from serving.engines.port import Engine
-from serving.ledger import WHOLE_WISH, Entry, Event, Ledger, releases_of
+from serving.housekeeping import Housekeeping
+from serving.ledger import WHOLE_WISH, Entry, Event, Ledger
 from serving.library import Deferred, Library
-from serving.probe import probe
-from serving.routing import Routes, Served, Table
+from serving.line import Line
+from serving.rehearsal import Stage
+from serving.residence import Residence
+from serving.routing import Routes, Served, Table, sets_of
+from serving.warden import Change, Warden
+from serving.watch import Subject
+from serving.wishes import Foreign, WishFile, mark_of
+from serving.witness import Witness
 from store.paths import Box
-from store.wire import read_desired
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
 RETRY_S = 5.0  # before a wish is tried again that this box lacks memory or disk for
+REHEARSE_S = 1.0  # before a rehearsal is looked at again whose release has not arrived
 TROUBLE_S = 5.0  # before the next tick, after one that failed
 RELEASE = re.compile(r"[0-9a-f]{64}")
 
@@ -44,32 +55,47 @@ class Ground:
     engine: Engine
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
+    line: Line | None = None  # that canary prompts and rehearsals wait in behind everybody
+    adapters_bytes: int = 0  # see Residence
+    releases_bytes: int = 0  # that releases may hold on this disk; 0: no bound
+    deadline_s: float = 300.0  # of one answer, and of a release that nothing names any more
 
 
 class Agent:
-    """Carries out wishes. `start` once, then `tick` again and again, all on one thread."""
+    """Carries out wishes. `start` once, then `tick` again and again, all on one thread; `engine`, `load` and `unload` are for any."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._engine = ground.engine
+        self.engine = Witness(ground.engine)
+        self._engine = self.engine
         self.ledger = Ledger(ground.box, ground.now)
         self.library = Library(ground.box, ground.keys, ground.engine.base, ground.engine.backend)
-        self._manifests: dict[str, Manifest] = {}  # releases on the engine
+        self._residence = Residence(self.engine, self.library, ground.adapters_bytes, ground.deadline_s)
+        self._manifests = self._residence.manifests  # releases on the engine
+        self._wishes = WishFile(ground.box.desired, ground.keys)
+        self._errands = Errands()
+        self._sets: dict[str, dict[str, float]] = {}  # see Desired.sets
         self._base = Served(model=ground.engine.base.name, created=int(ground.now().timestamp()))
-        self.routes = Routes(self._table())
-        self._raw: bytes | None = None  # the wish that was acted on
-        self._unwanted: frozenset[str] = frozenset()  # releases that are to be deleted
-        self._suspect: bytes | None = None  # bytes that did not verify; reported when they are still there a tick later
-        self._fresh = True  # nothing was swept since the start
+        self.routes = Routes(Table(base=self._base, aliases={DEFAULT_ADAPTER: self._base}))
+        self._housekeeping = Housekeeping(self.library, self.ledger, ground.releases_bytes, ground.monotonic)
+        self.beside = Beside(self._base, self.ledger, self._residence, self._housekeeping, self._served, ground.monotonic)
         self._retry_at = 0.0
-        self._trouble = ""
+        self._rehearse_at = 0.0
+        stage = Stage(engine=ground.engine, line=ground.line, timeout_s=ground.deadline_s)
+        self.warden = Warden(stage, self.engine, self.ledger, self.routes, ground.now, ground.monotonic)
 
     def start(self) -> None:
         """Load the base, restore what was live. Afterwards `routes` answers."""
         self._engine.open()
         self.library.open()
+        if (wished := self._wishes.last()) is not None:
+            self._sets = {persona: dict(scales) for persona, scales in wished.sets.items()}
+            self._housekeeping.adopt(wished)
+            self.warden.adopt(wished)
         for alias in sorted(self.ledger.aliases):
             self._restore(alias)
+        for alias, state in tuple(self.ledger.watches.items()):
+            self.warden.resume(alias, state, self._change(alias, state.release, state.before))
         self.settle()
 
     def run(self, stop: threading.Event, told: Callable[[], None]) -> None:
@@ -82,6 +108,37 @@ class Agent:
             except Exception:
                 log.exception("activation failed; what is live stays live", extra={"action": "activation_failed"})
                 stop.wait(TROUBLE_S)
+        self.warden.close()
+
+    def load(self, release: str, scale: float = 1.0) -> "Future[Served]":
+        """Load a verified release of this box beside the live ones, to answer by its own name; it moves no alias. From any thread.
+
+        The future raises LoradError; it is done within a tick or two, where the engine is not at a long load.
+        """
+        return self._errand(lambda: self.beside.load(release, scale))
+
+    def unload(self, model: str, grace_s: float = 0.0) -> "Future[Served]":
+        """Let what `load` loaded leave (by the name it answers to). From any thread; the future raises LoradError."""
+        return self._errand(lambda: self.beside.unload(model, grace_s))
+
+    def move(self, wish: Relocation) -> "Future[Served]":
+        """Move an alias to a verified release of this box, as a person asks. From any thread; the future raises LoradError."""
+        return self._errand(lambda: self._move(wish))
+
+    def _errand(self, does: Callable[[], Served]) -> "Future[Served]":
+        def done() -> Served:
+            served = does()
+            self.settle()
+            return served
+
+        return self._errands.put(done)
+
+    def _move(self, wish: Relocation) -> Served:
+        served = self.beside.move(wish)
+        subject = self.warden.watches.subject(served.alias or "")
+        if subject is not None and (subject.release != wish.release or subject.phase is Phase.SHADOW):
+            self.warden.watches.forget(subject.alias)  # a person has decided
+        return served
 
     def tick(self) -> bool:
         """Act on the wish if it is new or something is deferred. Returns whether anything was written. Raises OSError."""
@@ -90,79 +147,104 @@ class Agent:
         if found is not None:
             raw, desired = found
             self._act(raw, desired)
-            self._raw = raw  # only now: what an error cut off is done again
-        if found is not None or self._fresh:
-            self._fresh = False
-            self.library.sweep(state.wanted for state in self.ledger.aliases.values() if state.outcome is Outcome.DEFERRED and state.wanted)
+            self._wishes.done(raw)
+        self._guard()
+        self._errands.run()
         self.settle()
-        purged = self._purge()
-        return purged or self.ledger.sequence > sequence
-
-    def _purge(self) -> bool:
-        """Delete what the wish wants gone, but for what is still live or asked by a request. Returns whether that changed anything."""
-        live = {state.release for state in self.ledger.aliases.values()}
-        gone = [release for release in self._unwanted if release not in live and release not in self._manifests]
-        self.library.purge(gone)
-        confirmed = tuple(sorted(release for release in gone if not self.library.remains(release)))
-        if confirmed == self.ledger.purged:
-            return False
-        self.ledger.purged = confirmed
-        self.ledger.publish(self.library.ids())
-        log.info("%d releases are purged", len(confirmed), extra={"action": "purged"})
-        return True
+        is_tidied = self._housekeeping.tidy(self._manifests)
+        return is_tidied or self.ledger.sequence > sequence
 
     def settle(self) -> None:
         """Make active.json, the routing table and the engine follow the ledger. Repeats what an error cut off."""
+        self.warden.tell()
+        self.beside.expire()
         if self.ledger.dirty:
             self.ledger.publish(self.library.ids())
         table = self._table()
         if table != self.routes.table:
             self.routes.flip(table)
-        for release in self.routes.idle(tuple(self._manifests)):
-            self._engine.unload(release)
-            del self._manifests[release]
+        self._residence.settle(self.routes, self._ground.monotonic())
+
+    def missing(self) -> list[str]:
+        """Names whose live release is not on the engine, so that the base answers for them. For any thread."""
+        return [alias for alias, state in tuple(self.ledger.aliases.items()) if state.release and state.release not in self._manifests]
+
+    # The guard
+
+    def _guard(self) -> None:
+        """Carry out what the guard rules; begin the rehearsals that can begin."""
+        for subject, ruling in self.warden.look():
+            if ruling.passes:
+                self.warden.pass_on(subject, ruling)
+                self._retry_at = 0.0  # what waited in the shadow may be shown
+            elif subject.phase is Phase.SHADOW:
+                self.warden.fail_shadow(subject, ruling.reason)
+                self._retry_at = 0.0
+            else:
+                self._roll_back(subject, ruling.reason)
+        if self._ground.monotonic() >= self._rehearse_at:
+            self._rehearse()
+
+    def _rehearse(self) -> None:
+        for release, trial in self.warden.waiting():
+            state = self.ledger.aliases.get(trial.alias, AliasState(release=None))
+            try:
+                if release not in self._manifests:
+                    self._residence.take_in(release, trial.alias)
+                change = self._change(trial.alias, release, state.release)
+                assert change is not None, "it was loaded"
+                self.warden.rehearse(change, trial)
+            except Deferred:
+                self._rehearse_at = self._ground.monotonic() + REHEARSE_S
+            except LoradError as error:
+                self.warden.fail(release, trial, error)
+                self.library.drop(release)
+
+    def _roll_back(self, subject: Subject, reason: str) -> None:
+        """Serve again what was live before, or the base where that is not at hand. Raises OSError."""
+        alias, back = subject.alias, subject.before
+        state = self.ledger.aliases[alias]
+        if state.release != subject.release:  # a wish came first
+            self.warden.watches.forget(alias)
+            return
+        try:
+            if back is not None and back not in self._manifests:
+                self._residence.recall(back, alias)
+        except LoradError as error:
+            reason, back = f"{reason}; the release before is not at hand ({error.code}), the base serves", None
+        version = self._manifests[back].version if back else None
+        entry = Entry(
+            alias=alias, event="rolled_back", release=back, fence=state.fence, version=version, previous=subject.release, code="ROLLED_BACK", reason=reason
+        )
+        self.ledger.record(entry)
+        self.warden.watches.end(alias, Phase.ROLLED_BACK, reason)
+        self.settle()
+        log.error("%s: rolled back from %s to %s: %s", alias, subject.release[:12], _named(back, version), reason, extra={"action": "rolled_back"})
+
+    def _change(self, alias: str, release: str | None, before: str | None) -> Change | None:
+        """What an alias goes over to; None where that is the base, or not loaded."""
+        if release is None or release not in self._manifests:
+            return None
+        return Change(alias=alias, new=self._served(alias, release), old=self._served(alias, before), folder=self.library.folder(release))
 
     # The wish
 
     def _read(self) -> tuple[bytes, Desired] | None:
         """The wish, if there is something to do about it."""
-        try:
-            raw = self._ground.box.desired.read_bytes()
-        except FileNotFoundError:
+        found = self._wishes.read(again=self._retry_due())
+        if isinstance(found, Foreign):
+            self._refuse_wish(found.raw, 0, found.code, found.why)
+            self._wishes.done(found.raw)
             return None
-        if raw == self._raw and not self._retry_due():
-            return None
-        try:
-            desired = read_desired(self._ground.box.desired, self._ground.keys)
-        except StateError as error:
-            self._tell(error)
-            return None
-        except IntegrityError as error:
-            self._distrust(raw, error)
-            return None
-        self._suspect, self._trouble = None, ""
-        return (raw, desired) if desired is not None else None
+        return found
 
     def _retry_due(self) -> bool:
         deferred = [state for state in self.ledger.aliases.values() if state.outcome is Outcome.DEFERRED]
         return any(state.code == "RELEASE_MISSING" for state in deferred) or bool(deferred and self._ground.monotonic() >= self._retry_at)
 
-    def _distrust(self, raw: bytes, error: IntegrityError) -> None:
-        """Bytes that are still being written must not be called foreign: only what lies still for a tick is reported."""
-        if raw != self._suspect:
-            self._suspect = raw
-            return
-        self._refuse_wish(raw, 0, error.code, error.what)
-        self._raw, self._suspect = raw, None
-
-    def _tell(self, error: LoradError) -> None:
-        if error.what != self._trouble:
-            self._trouble = error.what
-            log.error("wishes cannot be checked: %s; %s", error.what, error.hint, extra={"action": "wish_unreadable"})
-
     def _refuse_wish(self, raw: bytes, fence: int, code: str, why: str) -> None:
         log.error("wish refused (%s): %s", code, why, extra={"action": "wish_refused"})
-        reason = f"{why} (wish {hashlib.sha256(raw).hexdigest()[:12]})"
+        reason = f"{why} ({mark_of(raw)})"
         self.ledger.record(Entry(alias=WHOLE_WISH, event="refused", release=None, fence=fence, code=code, reason=reason))
 
     def _act(self, raw: bytes, desired: Desired) -> None:
@@ -170,7 +252,10 @@ class Agent:
             why = f"fence {desired.fence} is older than {self.ledger.fence_seen}, which this box has seen"
             self._refuse_wish(raw, desired.fence, "STALE_FENCE", why)
             return
-        self._unwanted = frozenset(release for release in desired.purge if RELEASE.fullmatch(release))
+        self._housekeeping.adopt(desired)
+        self._sets = {persona: dict(scales) for persona, scales in desired.sets.items()}
+        self.warden.adopt(desired)
+        self._rehearse_at = 0.0
         for alias, wish in sorted(desired.aliases.items()):
             fence = desired.fences.get(alias, desired.fence)
             if self.ledger.is_new(alias, fence):
@@ -182,8 +267,12 @@ class Agent:
     def _fulfil(self, alias: str, wish: Wish, fence: int) -> None:
         """Carry out one wish and write its outcome."""
         state = self.ledger.aliases.get(alias, AliasState(release=None))
+        self.warden.withdraw(alias, wish.release)
         try:
             manifest = self._bring(alias, wish, state)
+            change = self._change(alias, wish.release, state.release) if wish.release != state.release and not wish.allow else None
+            if change is not None:
+                self.warden.require_shadow(change)
         except Deferred as error:
             self._retry_at = self._ground.monotonic() + RETRY_S
             self._record_no(alias, wish, fence, error)
@@ -194,8 +283,13 @@ class Agent:
         else:
             previous = state.previous if wish.release == state.release else state.release
             version = manifest.version if manifest else None
+            if wish.release != state.release:
+                self.warden.watches.forget(alias)
             self.ledger.record(Entry(alias=alias, event="live", release=wish.release, fence=fence, version=version, previous=previous))
             self.settle()
+            if change is not None:  # a person who allows a release has decided
+                self.warden.flipped(change)
+                self.settle()
             log.info("%s serves %s", alias, _named(wish.release, version), extra={"action": "live"})
 
     def _record_no(self, alias: str, wish: Wish, fence: int, error: LoradError) -> None:
@@ -211,7 +305,7 @@ class Agent:
             raise UsageError(f"alias {alias!r} is not persona/domain", hint=f"wish for {parse_adapter(alias, shared=True)!r}", code="ADAPTER_NAME")
         if wish.release is not None and not RELEASE.fullmatch(wish.release):
             raise UsageError(f"{wish.release!r} is no release id", hint="a release id is the SHA-256 of its manifest", code="RELEASE_ID")
-        if wish.release in self._unwanted:
+        if wish.release in self._housekeeping.unwanted:
             raise StateError(f"release {wish.release[:12]} is to be deleted by the same wish", hint="wish for another release", code="RELEASE_PURGED")
         if wish.release == state.release:
             return self._manifests.get(wish.release) if wish.release else None
@@ -227,23 +321,7 @@ class Agent:
             raise StateError(f"this box refused release {wish.release[:12]} before", hint="a person may allow it", code="REFUSED_BEFORE")
         if wish.release in self._manifests:
             return self._manifests[wish.release]
-        return self._take_in(wish.release, alias)
-
-    def _take_in(self, release: str, alias: str) -> Manifest:
-        try:
-            manifest = self.library.admit(release, alias)
-            self._engine.load(release, self.library.folder(release))
-        except MemoryError:
-            raise Deferred(f"no memory for release {release[:12]}", hint="free memory on this box", code="OUT_OF_MEMORY") from None
-        except OSError as error:
-            raise Deferred(f"release {release[:12]}: {error.strerror}", hint="free disk space on this box", code="BOX_DISK") from None
-        try:
-            probe(self._engine, release, self.library.folder(release))
-        except BaseException:
-            self._engine.unload(release)
-            raise
-        self._manifests[release] = manifest
-        return manifest
+        return self._residence.take_in(wish.release, alias)
 
     # After a start
 
@@ -255,7 +333,7 @@ class Agent:
         entry = Entry(alias=alias, event="restored", release=None, fence=fence)
         for release in wanted:
             try:
-                manifest = self._recall(release, alias)
+                manifest = self._residence.recall(release, alias)
             except LoradError as error:
                 trouble = trouble or error
                 continue
@@ -270,32 +348,25 @@ class Agent:
         if entry.previous:
             self._keep_beside(entry.previous, alias)
 
-    def _recall(self, release: str, alias: str) -> Manifest:
-        try:
-            manifest = self.library.recall(release, alias)
-            self._engine.load(release, self.library.folder(release))
-        except (OSError, MemoryError) as error:
-            raise Deferred(f"release {release[:12]}: {error}", hint="free memory or disk on this box and restart", code="RESTORE") from None
-        self._manifests[release] = manifest
-        return manifest
-
     def _keep_beside(self, release: str, alias: str) -> None:
         try:
-            self._recall(release, alias)
+            self._residence.recall(release, alias)
         except LoradError as error:
             log.warning("%s: the release before the live one is not at hand: %s", alias, error.what)
 
     # What follows from the ledger
 
     def _table(self) -> Table:
-        states = self.ledger.aliases
-        aliases = {DEFAULT_ADAPTER: self._base} | {alias: self._served(alias, state.release) for alias, state in states.items()}
-        beside = [self._served(alias, release) for alias, state in states.items() for release in releases_of([state]) if self._is_beside(release, state)]
-        return Table(base=self._base, aliases=aliases, releases={served.model: served for served in beside})
-
-    def _is_beside(self, release: str, state: AliasState) -> bool:
-        """Whether a release answers by its own name: not one that is to be deleted, unless it is live."""
-        return release in self._manifests and (release == state.release or release not in self._unwanted)
+        aliases = {alias: self._served(alias, state.release) for alias, state in self.ledger.aliases.items()}
+        staying = self._residence.staying(self.ledger.aliases, self._housekeeping.unwanted, self.routes)
+        beside = [self._served(self._manifests[release].adapter, release) for release in staying]
+        return Table(
+            base=self._base,
+            aliases={DEFAULT_ADAPTER: self._base} | aliases,
+            releases={served.model: served for served in beside} | self.beside.table(staying),
+            sets=sets_of(self._base, aliases, self._sets),
+            canaries=self.warden.canaries(self._served),
+        )
 
     def _served(self, alias: str, release: str | None) -> Served:
         if release is None or release not in self._manifests:

@@ -19,11 +19,13 @@ EVERY_S = 10.0
 class Pulse:
     """Writes capacity.json at the start, every ten seconds, and when told to."""
 
-    def __init__(self, box: Box, box_id: str, engine: Engine, now: Callable[[], datetime]) -> None:
+    def __init__(self, box: Box, box_id: str, engine: Engine, now: Callable[[], datetime], chore: Callable[[], object] = lambda: None) -> None:
+        """Args: chore: called with each beat; raises nothing."""
         self._box = box
         self._box_id = box_id
         self._engine = engine
         self._now = now
+        self._chore = chore
         self._wake = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
@@ -66,3 +68,4 @@ class Pulse:
             self._wake.clear()
             if not self._stopped:
                 self.beat()
+                self._chore()

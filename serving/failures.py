@@ -9,7 +9,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from core.errors import LoradError
+from serving.access.filters import ContentRefused
 from serving.engines.port import PromptError
+from serving.line import LineFull
 from serving.routing import ModelNotFound
 from serving.shapes import error_body
 
@@ -20,7 +22,18 @@ SERVER = "server_error"
 
 
 class NotReady(LoradError):
-    """The base model is still being loaded."""
+    """The base model is still being loaded, or the server is ending."""
+
+
+class AnswerTimeout(LoradError):
+    """An answer took longer than it may."""
+
+
+class ClientGone(LoradError):
+    """Whoever asked has hung up."""
+
+
+CLIENT_GONE = 499  # nobody reads it; logs know the number from nginx
 
 
 def failure(status: int, message: str, *, param: str | None = None, code: str | None = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -35,9 +48,18 @@ def of_lorad(error: LoradError) -> JSONResponse:
     if isinstance(error, ModelNotFound):
         return failure(404, message, param="model", code="model_not_found")
     if isinstance(error, PromptError):
-        return failure(400, message, param="messages", code="context_length_exceeded" if error.code == "CONTEXT_LENGTH" else error.code.lower())
+        param = "response_format" if error.code == "SCHEMA_UNUSABLE" else "messages"
+        return failure(400, message, param=param, code="context_length_exceeded" if error.code == "CONTEXT_LENGTH" else error.code.lower())
+    if isinstance(error, ContentRefused):
+        return failure(400, message, code=error.code.lower())
     if isinstance(error, NotReady):
-        return failure(503, message, code="model_loading", headers={"retry-after": "1"})
+        return failure(503, message, code="model_loading" if error.code == "NOT_READY" else error.code.lower(), headers={"retry-after": "1"})
+    if isinstance(error, AnswerTimeout):
+        return failure(504, message, code="answer_timeout")
+    if isinstance(error, ClientGone):
+        return failure(CLIENT_GONE, message, code="client_gone")
+    if isinstance(error, LineFull):
+        return failure(429, message, code="queue_full", headers={"retry-after": str(error.retry_after_s)})
     log.error("request failed: %s", message, extra={"action": "request_failed"})
     return failure(500, message, code=error.code.lower())
 

@@ -36,11 +36,11 @@ def inherited(environment: MutableMapping[str, str] | None = None) -> list[socke
     return listeners
 
 
-def require_keys(listeners: list[socket.socket], keys: tuple[bytes, ...]) -> None:
-    """Raises ConfigError where a socket listens on a public address and no API keys are set: the config cannot know of it."""
+def require_keys(listeners: list[socket.socket], num_keys: int) -> None:
+    """Raises ConfigError where a socket listens on a public address and no API key is in force."""
     for listener in listeners:
-        if not keys and not is_private(listener):
-            what = f"the inherited socket listens on the public address {address_of(listener)} and no API keys are set"
+        if not num_keys and not is_private(listener):
+            what = f"{address_of(listener)} is a public address and no API key is in force"
             raise ConfigError(what, hint=PUBLIC_HINT, code="PUBLIC_WITHOUT_KEYS")
 
 
@@ -49,12 +49,12 @@ def is_private(listener: socket.socket) -> bool:
     return listener.family == socket.AF_UNIX or ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, scheme: str = "http") -> str:
     """Where it is reached, for people."""
     if listener.family == socket.AF_UNIX:
         return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class Farewell:

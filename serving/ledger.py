@@ -5,6 +5,7 @@ its `active.json` is carried out at the next start. What a line's `release` mean
 
 - live: what the alias serves from now on (None: the base). Never written twice for one alias and fence.
 - restored: what it serves after a start. With a code, something else was wanted and could not be had.
+- moved: what it serves from now on, as an admin of this box has decided (`actor`); no wish is behind it.
 - refused, deferred: the release that was wished for; what is served did not change.
 
 A line about a whole wish (a foreign signature, an old fence) has the alias `*`.
@@ -16,13 +17,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from core.wire import Activation, Active, AliasState, Outcome
+from core.wire import Activation, Active, AliasState, Outcome, TrialResult, WatchState
 from store import codec
 from store.durable import create_file
 from store.paths import Box
 from store.wire import append_activation, read_activations, read_active
 
-Event = Literal["live", "restored", "refused", "deferred"]
+Event = Literal["live", "restored", "refused", "deferred", "rolled_back", "moved"]
 
 WHOLE_WISH = "*"
 BOX = "box.json"
@@ -39,6 +40,7 @@ REMEMBERED = frozenset(
         "BASE_MISMATCH",
         "PROBE_DAMAGED",
         "PROBE_FAILED",
+        "SHADOW_FAILED",
         "TEMPLATE_MISMATCH",
         "TOKENIZER_MISMATCH",
     }
@@ -64,12 +66,19 @@ class Entry:
     previous: str | None = None
     code: str = ""
     reason: str = ""
+    actor: str = ""
 
 
 def fold(state: AliasState, line: Activation) -> AliasState:
     """The alias after this line."""
     if line.event == "live":
         return AliasState(release=line.release, previous=line.previous, version=line.version, fence=line.fence, wanted=line.release)
+    if line.event == "moved":  # the wish is overruled, so that the training box wishes for what is live
+        after = AliasState(release=line.release, previous=line.previous, version=line.version, fence=line.fence, outcome=Outcome.REFUSED)
+        return replace(after, code=line.code, reason=line.reason, wanted=state.wanted)
+    if line.event == "rolled_back":  # what was live is what the outcome speaks of; nothing lies beside the release that is back
+        after = AliasState(release=line.release, version=line.version, fence=line.fence, outcome=Outcome.REFUSED)
+        return replace(after, code=line.code, reason=line.reason, wanted=line.previous)
     if line.event == "restored":
         after = replace(state, release=line.release, version=line.version, previous=line.previous)
         if line.code and state.outcome is Outcome.LIVE:
@@ -92,6 +101,8 @@ class Ledger:
         self.box_id = self._identify()
         self.dirty = True  # active.json does not say yet what is true
         self.purged: tuple[str, ...] = ()  # releases that the wish wants gone, and that are
+        self.trials: dict[str, TrialResult] = {}  # of the rehearsals that the wish asks for
+        self.watches: dict[str, WatchState] = {}
         self.aliases: dict[str, AliasState] = {}
         self.sequence = 0
         self.fence_seen = 0
@@ -128,28 +139,35 @@ class Ledger:
             aliases=dict(self.aliases),
             releases=releases,
             purged=self.purged,
+            trials=self.trials,
+            watches=self.watches,
         )
         codec.write(self._box.active, active)
         self.dirty = False
 
     def intended(self, alias: str) -> list[str]:
         """What to restore, best first: the last release that went live, then the one before it. Empty: the base."""
-        lines = [line for line in self._lines if line.alias == alias and line.event == "live"]
+        lines = self._switches(alias)
         state = self.aliases[alias]
-        wanted = (lines[-1].release, lines[-1].previous) if lines else (state.release, state.previous)
+        wanted = (lines[-1].release, self.previous_of(alias)) if lines else (state.release, state.previous)
         if wanted[0] is None:
             return []
         return [release for release in wanted if release]
 
     def previous_of(self, alias: str) -> str | None:
-        """What the last live line of the alias replaced."""
-        lines = [line for line in self._lines if line.alias == alias and line.event == "live"]
-        return lines[-1].previous if lines else self.aliases[alias].previous
+        """What the last line that switched the alias replaced; nothing after the guard rolled a release back, as that is not to return."""
+        lines = self._switches(alias)
+        if not lines:
+            return self.aliases[alias].previous
+        return None if lines[-1].event == "rolled_back" else lines[-1].previous
+
+    def _switches(self, alias: str) -> list[Activation]:
+        return [line for line in self._lines if line.alias == alias and line.event in ("live", "rolled_back", "moved")]
 
     def is_refused(self, release: str) -> bool:
-        """Whether this box refused the release itself, and nobody brought it back since."""
-        about = [line for line in self._lines if line.release == release and (line.event == "live" or line.code in REMEMBERED)]
-        return bool(about) and about[-1].event == "refused"
+        """Whether this box refused the release itself or rolled it back, and nobody brought it back since."""
+        about = [line.event for line in self._lines if _speaks_of(line, release)]
+        return bool(about) and about[-1] in ("refused", "rolled_back")
 
     def is_new(self, alias: str, fence: int) -> bool:
         """Whether a wish of this fence still asks for something."""
@@ -157,10 +175,10 @@ class Ledger:
         return state is None or fence > state.fence or (fence == state.fence and state.outcome is Outcome.DEFERRED)
 
     def _says(self, entry: Entry) -> bool:
-        if entry.event == "restored":
+        if entry.event in ("restored", "moved"):
             return False
         same = [line for line in self._lines if (line.alias, line.fence, line.event) == (entry.alias, entry.fence, entry.event)]
-        if entry.event == "live":
+        if entry.event in ("live", "rolled_back"):
             return bool(same)
         return bool(same) and (same[-1].code, same[-1].reason) == (entry.code, entry.reason)
 
@@ -174,6 +192,8 @@ class Ledger:
         active = read_active(self._box.active)
         self.aliases = dict(active.aliases) if active else {}
         self.sequence = active.sequence if active else 0
+        self.trials = dict(active.trials) if active else {}
+        self.watches = dict(active.watches) if active else {}
         told = self.sequence
         lines = read_activations(self._box.activations)
         self._lines = [line for line in lines if line.sequence <= told]
@@ -186,6 +206,12 @@ class Ledger:
         path = self._box.root / BOX
         create_file(path, (codec.dump(BoxCard(box=secrets.token_hex(8))) + "\n").encode())
         return codec.read(BoxCard, path).box
+
+
+def _speaks_of(line: Activation, release: str) -> bool:
+    if line.event == "rolled_back":
+        return line.previous == release
+    return line.release == release and (line.event == "live" or line.code in REMEMBERED)
 
 
 def releases_of(states: Iterable[AliasState]) -> set[str]:

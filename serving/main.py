@@ -18,16 +18,28 @@ from pathlib import Path
 import uvicorn
 
 from core.config import Config
-from core.errors import LoradError
+from core.deployment import GrpcConfig, ServingConfig
+from core.errors import BaseMissingError, ConfigError, LoradError
+from serving.access.connection import Connection, speak_tls
+from serving.access.guard import HEADER_BYTES
+from serving.access.keyring import KeyRing
+from serving.access.opening import open_access, watch
 from serving.activation import Agent, Ground
 from serving.api import Service, create_app
+from serving.bases import take_in_bases, tell_of_no_base
 from serving.capacity import Pulse
+from serving.conversation.opening import open_conversations
+from serving.embeddings import embedder_in
+from serving.engines.port import Engine, Sampling
 from serving.engines.registry import make_engine
-from serving.guards import read_keys
 from serving.handover import Farewell, HandoverServer, address_of, inherited, require_keys
+from serving.ledger import Ledger
+from serving.line import Line
+from store.bases import models_dir
 from store.keys import PRIVATE, PUBLIC, ensure_keys
 from store.locks import take_lock
 from store.paths import Box
+from store.wire import read_activations
 
 log = logging.getLogger(__name__)
 
@@ -43,34 +55,89 @@ def serve(config: Config, ready: Callable[[str], None] | None = None, alive: Cal
     that answers requests. Raises LockHeldError (another server owns this box), LoradError PORT_IN_USE, BaseMissingError,
     ConfigError for the API keys, and whatever the load of the base raises.
     """
-    keys = read_keys(config.serving.api_keys_file)
     box = Box(Path(config.serving.home))
+    ring = KeyRing(box)
     with ExitStack() as stack:
         sockets = [stack.enter_context(listener) for listener in inherited()]
-        require_keys(sockets, keys)
+        require_keys(sockets, ring.num_keys)
         where = address_of(sockets[0]) if sockets else f"port {config.serving.port}"
         holder = f"pid {os.getpid()}, {where}"
         lock = take_lock(box.lock, holder, f"serving home {str(box.root)!r}", hint="one server per home: stop the other, or set serving.home")
         stack.callback(os.close, lock)
         listeners = sockets or [stack.enter_context(bind(config.serving.host, config.serving.port))]
+        require_keys(listeners, ring.num_keys)
         make_keys(config)
         box.prepare()
-        engine = make_engine(config)
+        take_in_bases(box, models_dir(config), Path(config.serving.trust))
+        engine = _engine(config, box)
         stack.callback(engine.close)
-        agent = Agent(Ground(box=box, keys=Path(config.serving.trust), engine=engine, now=_now, monotonic=time.monotonic))
-        service = Service(engine=engine, routes=agent.routes, keys=keys)
-        server = _server(service, config.serving.host, alive, hands_over=bool(sockets))
-        pulse = Pulse(box, agent.ledger.box_id, engine, _now)
+        disk_bytes = int(config.serving.releases_gb * 1e9)
+        line = Line(config.serving.streams, config.serving.queue)
+        agent = Agent(
+            Ground(
+                box=box,
+                keys=Path(config.serving.trust),
+                engine=engine,
+                now=_now,
+                monotonic=time.monotonic,
+                releases_bytes=disk_bytes,
+                line=line,
+                adapters_bytes=config.serving.adapters_mb << 20,
+                deadline_s=config.serving.timeout_s,
+            )
+        )
+        opened = open_access(config.serving, box, ring, agent.engine, _now)
+        stack.callback(opened.accounts.close)
+        conversation = open_conversations(config, box, _now)
+        service = Service(
+            engine=opened.engine,
+            routes=agent.routes,
+            line=line,
+            access=opened.access,
+            sampling=Sampling(**config.serving.sampling.model_dump()),
+            timeout_s=config.serving.timeout_s,
+            embedder=embedder_in(Path(config.models_dir), config.serving.threads),
+            agent=agent,
+            conversation=conversation,
+        )
+        watch(opened.access.meter, engine.base.name, line, agent.routes, lambda: (one.event for one in read_activations(box.activations)))
+        server = _server(service, config.serving, alive, hands_over=bool(sockets))
+        pulse = Pulse(box, agent.ledger.box_id, engine, _now, conversation.histories.sweep)
         pulse.start()
         stack.callback(pulse.stop)
         work = _Work(agent, service, pulse, server)
-        address = address_of(listeners[0])
+        address = address_of(listeners[0], "https" if config.serving.tls_cert else "http")
+        close_grpc = _open_grpc(service, config.serving.grpc)
         work.start(lambda: ready(address) if ready else None)
         stack.callback(work.stop)
+        stack.callback(close_grpc)
         with _signals(server):
             if not sockets or work.wait_ready():
                 server.run(sockets=listeners)
     work.raise_failure()
+
+
+def _open_grpc(service: Service, config: GrpcConfig) -> Callable[[], None]:
+    """Open the gRPC door where the config names one; returns what closes it. Raises ConfigError GRPC_MISSING, and what `RpcDoor.open` raises."""
+    if not config.listen:
+        return lambda: None
+    try:
+        from serving.rpcdoor import RpcDoor
+    except ModuleNotFoundError as error:
+        what = f"serving.grpc.listen is {config.listen!r}, and {error.name} is not installed"
+        raise ConfigError(what, hint="install lorad with its extra grpc", code="GRPC_MISSING") from None
+    door = RpcDoor(service, config)
+    door.open()
+    return door.close
+
+
+def _engine(config: Config, box: Box) -> Engine:
+    """The engine; where its base is missing, the box says so to whoever can push it, and this raises BaseMissingError."""
+    try:
+        return make_engine(config)
+    except BaseMissingError:
+        tell_of_no_base(box, Ledger(box, _now).box_id, _now)
+        raise
 
 
 def make_keys(config: Config) -> None:
@@ -152,7 +219,7 @@ class _Work:
         self._agent.run(self._stop, self._pulse.soon)
 
 
-def _server(service: Service, host: str, alive: Callable[[], None] | None, *, hands_over: bool) -> uvicorn.Server:
+def _server(service: Service, serving: ServingConfig, alive: Callable[[], None] | None, *, hands_over: bool) -> uvicorn.Server:
     async def notify() -> None:
         if alive is not None:
             alive()
@@ -160,7 +227,10 @@ def _server(service: Service, host: str, alive: Callable[[], None] | None, *, ha
     farewell = Farewell(create_app(service))
     options = uvicorn.Config(
         farewell,
-        host=host,
+        host=serving.host,
+        http=Connection,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        ws_max_size=serving.max_body_kb << 10,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -169,6 +239,8 @@ def _server(service: Service, host: str, alive: Callable[[], None] | None, *, ha
         callback_notify=notify,
         timeout_notify=1,
     )
+    if serving.tls_cert:
+        speak_tls(options, serving.tls_cert, serving.tls_key)
     return HandoverServer(options, farewell) if hands_over else uvicorn.Server(options)
 
 

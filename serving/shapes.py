@@ -1,14 +1,20 @@
 """The objects of OpenAI's API, exactly as its clients read them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from serving.engines.port import Generation
+from serving.engines.port import Chosen, Likely
 from serving.routing import Served
+from serving.toolcalls import Call
+
+if TYPE_CHECKING:
+    from serving.answers import Answer  # whose errors are answered in the shape below
 
 Json = dict[str, Any]
 DONE = "data: [DONE]\n\n"
+LEAST_LOGPROB = -9999.0  # JSON has no infinity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,29 +31,47 @@ class Heading:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.served.model, "system_fingerprint": fingerprint, "choices": choices}
 
 
-def usage(generation: Generation) -> Json:
+def usage(answer: "Answer") -> Json:
     """Tokens that were read and made."""
-    read, made = generation.prompt_tokens, generation.completion_tokens
-    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+    read, made = answer.prompt_tokens, answer.completion_tokens
+    counts: Json = {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+    return counts | ({"prompt_tokens_details": {"cached_tokens": answer.cached_tokens}} if answer.cached_tokens else {})
 
 
-def completion(heading: Heading, text: str, finish_reason: str, counts: Json) -> Json:
-    """A whole answer."""
-    message = {"role": "assistant", "content": text, "refusal": None}
-    if heading.served.rules.answer:  # beside the text, which stays as it was said
-        message["answer"] = heading.served.rules.extract(text)
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
-    return {**heading.body("chat.completion", [choice]), "usage": counts}
+def choice(place: int, said: Json, finish_reason: str | None, logprobs: Json | None) -> Json:
+    """One of an answer's choices. `said` is {"message": …}, {"delta": …} or {"text": …}."""
+    return {"index": place, **said, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-def chunk(heading: Heading, delta: Json, finish_reason: str | None = None) -> Json:
-    """A piece of a streamed answer."""
-    return heading.body("chat.completion.chunk", [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}])
+def tool_call(call: Call, *, streamed: bool) -> Json:
+    """A call of a tool. A streamed one carries its place, and comes whole."""
+    return ({"index": call.index} if streamed else {}) | {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def usage_chunk(heading: Heading, counts: Json) -> Json:
-    """The last piece of a stream that was asked for its usage."""
-    return {**heading.body("chat.completion.chunk", []), "usage": counts}
+def chat_logprobs(tokens: Sequence[Chosen]) -> Json:
+    """Log-probabilities as the chat route gives them."""
+    content = [_likely(chosen.token) | {"top_logprobs": [_likely(other) for other in chosen.top]} for chosen in tokens]
+    return {"content": content, "refusal": None}
+
+
+def plain_logprobs(tokens: Sequence[Chosen], start: int) -> Json:
+    """The same as the older route gives them; `start` is where the first token stands in the text."""
+    texts = [chosen.token.text for chosen in tokens]
+    offsets = [start + sum(map(len, texts[:place])) for place in range(len(texts))]
+    return {
+        "tokens": texts,
+        "token_logprobs": [_number(chosen.token) for chosen in tokens],
+        "top_logprobs": [{other.text: _number(other) for other in chosen.top} for chosen in tokens],
+        "text_offset": offsets,
+    }
+
+
+def _likely(token: Likely) -> Json:
+    return {"token": token.text, "logprob": _number(token), "bytes": list(token.raw)}
+
+
+def _number(token: Likely) -> float:
+    return max(token.logprob, LEAST_LOGPROB)
 
 
 def event(body: Json) -> str:

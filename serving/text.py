@@ -56,7 +56,7 @@ class StopStrings:
             self.hit = True
             text, self._held = self._held[: min(found)], ""
             return text
-        keep = max(_overlap(self._held, stop) for stop in self._stops)
+        keep = max(overlap(self._held, stop) for stop in self._stops)
         text = self._held[: len(self._held) - keep]
         self._held = self._held[len(text) :]
         return text
@@ -67,6 +67,6 @@ class StopStrings:
         return text
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a beginning of `stop`."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

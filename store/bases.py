@@ -22,6 +22,7 @@ BASE = "base.json"
 TEMPLATE = "chat_template.jinja"
 TOKENIZER = "tokenizer.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+GGUF_FOLDER = "gguf"  # in models_dir: <source_sha256>.gguf
 STUB_BASE = "stub"  # base hash of results that no model made
 
 
@@ -71,6 +72,20 @@ def read_base(folder: Path) -> Base:
     if not is_sealed(folder):
         raise BaseMissingError(f"no base model in {str(folder)!r}", hint="run `lorad models pull`", code="BASE_MISSING")
     return read(Base, folder / BASE)
+
+
+def gguf_place(folder: Path) -> Path:
+    """Where the GGUF file of the base in `folder` belongs, whether or not it is there: its name is the hash of its bytes.
+
+    It lies beside the base's folder, as that one is sealed. Raises BaseMissingError.
+    """
+    return folder.parent / GGUF_FOLDER / f"{read_base(folder).source_sha256}.gguf"
+
+
+def gguf_of(folder: Path) -> Path | None:
+    """The GGUF file that the base in `folder` was made of; None where it was made of something else, or the file is not here."""
+    place = gguf_place(folder)
+    return place if place.is_file() else None
 
 
 def base_of_hash(models: Path, source_sha256: str) -> Path | None:

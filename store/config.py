@@ -86,7 +86,7 @@ class ConfigLoader:
             update={
                 "home": place(config.serving.home) or f"{home}/serving",
                 "trust": place(config.serving.trust) or f"{home}/keys",
-                "api_keys_file": place(config.serving.api_keys_file),
+                "filters": {name: one.model_copy(update={"classifier": place(one.classifier)}) for name, one in config.serving.filters.items()},
                 "tls_cert": place(config.serving.tls_cert),
                 "tls_key": place(config.serving.tls_key),
                 "grpc": config.serving.grpc.model_copy(update={name: place(getattr(config.serving.grpc, name)) for name in ("cert", "key", "client_ca")}),

@@ -1,7 +1,7 @@
 """The weights of a release, encrypted at rest on request: AES-256-GCM by the cryptography library.
 
-What is encrypted: `adapter_model.safetensors` of a release, on this box under adapters/ and on the inference boxes; it lies
-there as `adapter_model.safetensors.enc`. Config, probe, manifest and verdict hold no weights and stay readable. Not encrypted:
+What is encrypted: `adapter_model.safetensors` and `adapter.gguf` of a release, on this box under adapters/ and on the inference
+boxes; they lie there with `.enc` behind their names. Config, probe, manifest and verdict hold no weights and stay readable. Not encrypted:
 checkpoints below runs/, snapshots of them, rows; for these encrypt the disk.
 
 The key is a file of 32 random bytes in hex that `deploy.encryption_key` names, best on another disk than home: backups of
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 ENCRYPTED = f"{WEIGHTS}.enc"
+ADAPTER_GGUF = "adapter.gguf"  # the same weights as llama.cpp reads them, where a release has them
 MAGIC = b"LORADE01"
 SALT_BYTES, TAG_BYTES, KEY_BYTES = 16, 16, 32
 BLOCK = 16 << 20
@@ -57,11 +58,16 @@ def key_id(key: bytes) -> str:
 
 def encrypt_weights(folder: Path, key: bytes) -> None:
     """Replace the weights in `folder` by their encrypted form. The plain file is unlinked, not overwritten. Raises OSError."""
+    for name in (WEIGHTS, ADAPTER_GGUF):
+        if (folder / name).exists():
+            _encrypt(folder / name, key)
+
+
+def _encrypt(source: Path, key: bytes) -> None:
     salt = os.urandom(SALT_BYTES)
     cipher = _cipher(key, salt)
-    source = folder / WEIGHTS
     left = source.stat().st_size
-    with open(source, "rb") as plain, open(folder / ENCRYPTED, "wb") as out:
+    with open(source, "rb") as plain, open(f"{source}.enc", "wb") as out:
         out.write(MAGIC + salt)
         number = 0
         while left or not number:
@@ -72,29 +78,30 @@ def encrypt_weights(folder: Path, key: bytes) -> None:
     source.unlink()
 
 
-def is_encrypted(folder: Path) -> bool:
+def is_encrypted(folder: Path, name: str = WEIGHTS) -> bool:
     """Whether the weights of the adapter in `folder` are encrypted."""
-    return (folder / ENCRYPTED).is_file()
+    return (folder / f"{name}.enc").is_file()
 
 
-def read_weights(folder: Path, key_file: str) -> bytes:
-    """The bytes of the adapter's safetensors file, decrypted where it is encrypted.
+def read_weights(folder: Path, key_file: str, name: str = WEIGHTS) -> bytes:
+    """The bytes of the adapter's safetensors file, or of its GGUF one, decrypted where it is encrypted.
 
     Args: key_file: what deploy.encryption_key names; empty: there is no key. Raises UsageError without a key that is needed,
     IntegrityError for another key and for bytes that were changed, OSError.
     """
-    if not is_encrypted(folder):
-        return (folder / WEIGHTS).read_bytes()
+    if not is_encrypted(folder, name):
+        return (folder / name).read_bytes()
     if not key_file:
         raise UsageError(f"the weights in {str(folder)!r} are encrypted", hint="name the key's file in deploy.encryption_key", code="ENCRYPTION_KEY_MISSING")
-    raw = (folder / ENCRYPTED).read_bytes()
+    path = folder / f"{name}.enc"
+    raw = path.read_bytes()
     start = len(MAGIC) + SALT_BYTES
     if raw[: len(MAGIC)] != MAGIC or len(raw) < start + TAG_BYTES:
-        raise _damaged(folder)
-    return b"".join(_blocks(folder, raw, start, read_key(key_file)))
+        raise _damaged(path)
+    return b"".join(_blocks(path, raw, start, read_key(key_file)))
 
 
-def _blocks(folder: Path, raw: bytes, start: int, key: bytes) -> Iterator[bytes]:
+def _blocks(path: Path, raw: bytes, start: int, key: bytes) -> Iterator[bytes]:
     from cryptography.exceptions import InvalidTag
 
     cipher, size = _cipher(key, raw[len(MAGIC) : start]), BLOCK + TAG_BYTES
@@ -102,7 +109,7 @@ def _blocks(folder: Path, raw: bytes, start: int, key: bytes) -> Iterator[bytes]
         try:
             yield cipher.decrypt(_nonce(number), raw[place : place + size], _place(is_last=place + size >= len(raw)))
         except InvalidTag:
-            raise _damaged(folder) from None
+            raise _damaged(path) from None
 
 
 @contextmanager
@@ -116,7 +123,7 @@ def opened(folder: Path, key_file: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="lorad-", dir=memory if memory.is_dir() else None) as made:
         plain = Path(made)
         for path in folder.iterdir():
-            if path.is_file() and path.name != ENCRYPTED:
+            if path.is_file() and path.suffix != ".enc":
                 shutil.copyfile(path, plain / path.name)
         (plain / WEIGHTS).write_bytes(read_weights(folder, key_file))
         yield plain
@@ -138,9 +145,9 @@ def _place(*, is_last: bool) -> bytes:
     return b"last" if is_last else b"more"
 
 
-def _damaged(folder: Path) -> IntegrityError:
+def _damaged(path: Path) -> IntegrityError:
     return IntegrityError(
-        f"{folder / ENCRYPTED} was changed, or is encrypted with another key",
+        f"{path} was changed, or is encrypted with another key",
         hint="name the key it was packed with in deploy.encryption_key; else roll back to a release that is whole",
         code="ENCRYPTED_BYTES",
     )

@@ -104,6 +104,10 @@ class Home:
         """How an adapter fares over time."""
         return self.root / "series" / "adapters" / adapter / "series.jsonl"
 
+    def drawn(self, skill: str) -> Path:
+        """Which seeds of a skill's teacher were drawn."""
+        return self.root / "curriculum" / "drawn" / f"{skill}.json"
+
     @property
     def journal(self) -> Path:
         """Every transition, append-only, for audit."""
@@ -246,6 +250,11 @@ class Box:
         return self.root / "in" / "incoming"
 
     @property
+    def bases(self) -> Path:
+        """Base models on their way in: `lorad deploy push --base` writes here."""
+        return self.root / "in" / "bases"
+
+    @property
     def desired(self) -> Path:
         """The whole wish, as the link brought it."""
         return self.root / "in" / "desired.json"
@@ -287,7 +296,7 @@ class Box:
 
     def prepare(self) -> None:
         """Make the folders that serving owns, and `in/` where nobody made it yet."""
-        for folder in (self.incoming, self.checking, self.out):
+        for folder in (self.incoming, self.bases, self.checking, self.out):
             folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from core.trends import Change, Counted, Score, Tally
+from core.wire import SWITCHES
 from store.codec import dump, parse
 from store.paths import Home
 from store.releases import Release
@@ -25,7 +26,6 @@ DAY = timedelta(days=1)
 INCIDENTS = "incidents"
 ROLLED_BACK, NOT_RESTORED = "rollback", "not restored"
 NO_SERIES = frozenset({"coherence"})  # legs that compare something else than the release and what it replaced
-LIVE = ("live", "restored")
 
 Sample = Score | Tally
 
@@ -120,7 +120,7 @@ def incidents_in(history: Sequence[Mapping[str, Any]]) -> Iterator[Incident]:
     """What went wrong, by the lines of one adapter and one target in order."""
     live: Mapping[str, Any] | None = None
     for entry in history:
-        if entry["event"] not in LIVE:
+        if entry["event"] not in SWITCHES:
             continue
         if live is not None and live["release"]:
             what = _went_wrong(live, entry)
@@ -131,6 +131,8 @@ def incidents_in(history: Sequence[Mapping[str, Any]]) -> Iterator[Incident]:
 
 
 def _went_wrong(before: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    if entry["event"] == "rolled_back":  # also to the base or to a release of a higher number
+        return ROLLED_BACK
     if entry["event"] == "restored":
         return NOT_RESTORED if entry["code"] else ""
     return ROLLED_BACK if (entry["version"] or 0) < (before["version"] or 0) else ""
@@ -139,7 +141,7 @@ def _went_wrong(before: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
 def incidents_by_day(history: Sequence[Mapping[str, Any]], now: datetime) -> tuple[Tally, ...]:
     """Incidents by the day, for each release while it was live; days without one count too. `history` as for `incidents_in`."""
     incidents = list(incidents_in(history))
-    turns = [entry for entry in history if entry["event"] in LIVE]
+    turns = [entry for entry in history if entry["event"] in SWITCHES]
     found: list[Tally] = []
     for number, entry in enumerate(turns):
         if not entry["release"]:
@@ -171,6 +173,6 @@ def first_live(history: Sequence[Mapping[str, Any]]) -> dict[str, datetime]:
     """Release -> when it went live first, by the lines of one target."""
     found: dict[str, datetime] = {}
     for entry in history:
-        if entry["event"] in LIVE and entry["release"]:
+        if entry["event"] in SWITCHES and entry["release"]:
             found.setdefault(entry["release"], datetime.fromisoformat(entry["at"]))
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.records import Ended, Held, Job, Ranking, Releasing
 from core.retention import EndedRef, References
-from core.wire import Activation
+from core.wire import SWITCHES, Activation
 from store.codec import parse
 from store.durable import lines_of, replace_file
 from store.paths import Home
@@ -108,7 +108,7 @@ def _lives(ledger: Iterable[Activation]) -> Lives:
     """Alias -> (the release that was live before, the one that is live); None is the base."""
     lives: Lives = {}
     for line in ledger:
-        if line.event not in ("live", "restored"):
+        if line.event not in SWITCHES:
             continue
         before, now = lives.get(line.alias, (None, None))
         lives[line.alias] = (before or line.previous, now) if line.release == now else (now or line.previous or before, line.release)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.records import Candidate, Kind
-from core.tasks import ExitNote, Task
+from core.tasks import ExitNote, ExportTask, Task
 from store.codec import read_if_whole, write
 from store.durable import last_lines, sync_dir
 from store.paths import Home
@@ -38,7 +38,7 @@ def new_run(home: Home, job: str, kind: Kind) -> Path:
     return run
 
 
-def write_spec(run: Path, task: Task) -> None:
+def write_spec(run: Path, task: Task | ExportTask) -> None:
     """Write what the child is to do."""
     write(run / SPEC, task)
 

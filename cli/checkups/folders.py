@@ -148,9 +148,13 @@ def keys(visit: Visit) -> Findings:
 def _secret_files(visit: Visit) -> Iterator[Path]:
     if visit.config is None:
         return
-    for name in (visit.config.serving.api_keys_file, visit.config.alerts.urls_file, visit.config.alerts.webhook_key_file):
+    for name in (visit.config.alerts.urls_file, visit.config.alerts.webhook_key_file):
         if name and not name.startswith("/run/credentials/"):  # systemd's own, which it keeps for the service
             yield (visit.config_path.parent / Path(name).expanduser()).resolve()
+    assert visit.home is not None
+    named = visit.config.serving.home
+    box = visit.config_path.parent / Path(named).expanduser() if named else visit.home.root / "serving"
+    yield from (box / "secret", box / "keys.json")
 
 
 @check("home")

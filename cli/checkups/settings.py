@@ -32,7 +32,7 @@ def named(visit: Visit) -> Findings:
         if not Path(path).is_file():
             todo = "correct the path: no drop passes the gate without it"
             yield problem("REFERENCE_MISSING", f"validation.references names {path!r}, which is not there", todo)
-    secrets = {"serving.api_keys_file": made.serving.api_keys_file, "alerts.urls_file": _beside(visit, made.alerts.urls_file)}
+    secrets = {"alerts.urls_file": _beside(visit, made.alerts.urls_file)}
     secrets["alerts.webhook_key_file"] = _beside(visit, made.alerts.webhook_key_file)
     for key, path in secrets.items():
         if path and not Path(path).is_file():

@@ -1,26 +1,74 @@
-"""Several adapters on one base, selected anew for every forward pass.
+"""Several adapters on one base, selected anew for every forward pass and for every row of it.
 
-PEFT's own selection per request (`adapter_names=[...]`) was measured and left: its hooks and row indexing cost 13 of
-49 ms a token on a 135M base; it rounds at another place than a plain forward, by which the trainer scores and probes,
-as far as half the probe's allowance; and PEFT's wrapper drops it without a word once no adapter is "active". Here each
-forward pass, all of them on one thread, first makes its own adapter the active one of every layer, so that what is
-served is bit for bit what was ranked.
+PEFT reads an adapter and places its weights; the forward of its layers is ours, because PEFT's own selection per
+request (`adapter_names=[...]`) was measured and left: its hooks and row indexing cost 13 of 49 ms a token on a 135M
+base, and it rounds at another place than a plain forward, by which the trainer scores and probes.
+
+Where a whole text is read, the arithmetic is PEFT's plain forward, term by term: what is probed is bit for bit what
+was ranked. In a step of several answers the adapters of all of them stand side by side in one matrix and each row
+takes its own columns of it (`adapter_mix`): two products, however many adapters there are.
+
+Axes: B batch, T tokens, I inputs, O outputs, R ranks of all adapters of a mix.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import LoraLayer
 from peft.utils.save_and_load import set_peft_model_state_dict
 
-from serving.engines.port import AdapterError
+from serving.engines.adapter_mix import Mix, Weights, mix_of
+from serving.engines.port import AdapterError, Blend
 
 # An adapter of a base that also sees names its weights as the whole model does; here only the text tower is loaded.
 ON_WHOLE, ON_TOWER = "base_model.model.model.language_model.", "base_model.model.model."
+
+
+@dataclass(slots=True)
+class Choice:
+    """What the next forward uses: one blend for all rows, or a mix."""
+
+    blend: Blend = ()
+    mix: Mix | None = None
+    merged: bool = False  # take the weights that already hold the blend, where there are some
+
+
+class ServedLinear:
+    """The forward of one LoRA layer that is a matrix product, and what it needs of each adapter."""
+
+    def __init__(self, layer: Any, choice: Choice) -> None:
+        self.base = layer.base_layer
+        self.weights: dict[str, Weights] = {}
+        self.merged_OI: torch.Tensor | None = None
+        self._layer = layer
+        self._choice = choice
+
+    def look(self) -> None:
+        """Learn the adapters of the layer anew."""
+        layer = self._layer
+        self.weights = {
+            name: Weights(layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name])) for name in layer.lora_A if name in layer.lora_B
+        }
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The base's product plus those of the adapters; summed in fp32, rounded once."""
+        choice = self._choice
+        if choice.merged and self.merged_OI is not None:
+            return F.linear(x, self.merged_OI, self.base.bias)
+        result = self.base(x, *args, **kwargs)
+        dtype = result.dtype
+        if choice.mix is not None:
+            return choice.mix.add(self, x, result).to(dtype)
+        for part in choice.blend:
+            if found := self.weights.get(part.release):
+                result = result + F.linear(F.linear(x.to(found.a_RI.dtype), found.a_RI), found.b_OR) * (found.scaling * part.scale)
+        return result.to(dtype)
 
 
 class AdapterLayers:
@@ -30,21 +78,32 @@ class AdapterLayers:
         self._model = model
         self._modules = frozenset(name for name, _ in model.named_modules())
         self._peft: PeftModel | None = None  # wraps the model from the first load on
-        self._layers: list[LoraLayer] = []
-        self._active: list[str] | None = None  # what the layers were last told; None: unknown
+        self._choice = Choice()
+        self._others: list[LoraLayer] = []  # embeddings: PEFT's own forward, one blend at a time
+        self._mix: Mix | None = None
+        self.linears: list[ServedLinear] = []
         self.names: set[str] = set()
 
     @contextmanager
-    def selected(self, name: str | None) -> Iterator[None]:
-        """Forward passes in this context use adapter `name`, or the base alone. There is no other way to run one."""
-        assert name is None or name in self.names, f"{name} is not loaded"
-        wanted = [] if name is None else [name]
-        if self._active != wanted:
-            self._active = None
-            for layer in self._layers:
-                layer.set_adapter(wanted, inference_mode=True)
-            self._active = wanted
-        yield
+    def using(self, blends: Sequence[Blend], *, merged: bool = False, mixed: bool = False) -> Iterator[None]:
+        """Row i of the forward passes in this context is answered by `blends[i]`; where not `mixed`, one blend is for all rows."""
+        assert all(part.release in self.names for blend in blends for part in blend), "every release is loaded"
+        if mixed and any(blends):
+            self._choice.mix = self._mix = mix_of(self._mix, tuple(blends))
+        self._choice.blend, self._choice.merged = blends[0], merged
+        self._tell_others(blends[0])
+        try:
+            yield
+        finally:
+            self._choice.blend, self._choice.mix, self._choice.merged = (), None, False
+
+    def can_mix(self, blends: Sequence[Blend]) -> bool:
+        """Whether one forward can answer these rows; adapters on embeddings are for all rows or for none."""
+        return len(set(blends)) == 1 or not self.changes_embeddings({part.release for blend in blends for part in blend})
+
+    def changes_embeddings(self, releases: Set[str]) -> bool:
+        """Whether one of the releases has weights on an embedding."""
+        return any(name in layer.scaling for layer in self._others for name in releases)
 
     def add(self, name: str, config: LoraConfig, tensors: dict[str, torch.Tensor]) -> None:
         """Put an adapter beside the others. Raises AdapterError or MemoryError, and nothing changed."""
@@ -62,6 +121,8 @@ class AdapterLayers:
     def remove(self, name: str) -> None:
         """Take an adapter out. Repeating it is harmless."""
         self.names.discard(name)
+        if self._mix is not None and name in self._mix.releases:
+            self._mix = None
         if self._peft is not None and name in self._peft.peft_config:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # PEFT warns that another adapter became active: the next forward decides that
@@ -88,6 +149,24 @@ class AdapterLayers:
         self._look()
 
     def _look(self) -> None:
-        """Learn the layers anew; the next forward tells them its adapter."""
-        self._active = None
-        self._layers = [module for module in self._model.modules() if isinstance(module, LoraLayer)]
+        """Learn the layers anew, and make the forward of each our own."""
+        known = {id(linear._layer): linear for linear in self.linears}
+        self.linears, self._others = [], []
+        for layer in self._model.modules():
+            if not isinstance(layer, LoraLayer):
+                continue
+            if hasattr(layer, "lora_embedding_A") and layer.lora_embedding_A:
+                self._others.append(layer)
+                continue
+            linear = known.get(id(layer)) or ServedLinear(layer, self._choice)
+            linear.look()
+            layer.forward = linear.forward
+            self.linears.append(linear)
+
+    def _tell_others(self, blend: Blend) -> None:
+        for layer in self._others:
+            wanted = [part.release for part in blend]
+            layer.set_adapter(wanted, inference_mode=True)
+            for part in blend:
+                if part.release in layer.scaling:
+                    layer.set_scale(part.release, part.scale)

@@ -14,7 +14,7 @@ from core.answering import NO_RULES, AnswerRules
 from core.errors import LoradError
 from rendering.specs import Message
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "content_filter"]  # the last one by the box's own filters, never by an engine
 
 
 class AdapterError(LoradError):

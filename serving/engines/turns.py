@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Protocol
 
 from core.errors import LoradError
@@ -53,9 +53,9 @@ class Turns:
         except LoradError as error:
             self._sink(Piece(error=error))
             return
-        except Exception as error:  # the border of the thread: a caller waits for its last piece
+        except Exception:  # the border of the thread: a caller waits for its last piece
             log.exception("an answer broke off", extra={"action": "answer_failed"})
-            self._sink(Piece(error=LoradError(f"the engine failed: {error}", hint="the server's log says where", code="ENGINE_FAILED")))
+            self._sink(Piece(error=LoradError("the engine failed at this answer", hint="the server's log says where", code="ENGINE_FAILED")))
             return
         end = self._answer.finish_reason
         if text or end:
@@ -65,6 +65,10 @@ class Turns:
 
     def _submit(self, turn: Callable[[], None]) -> None:
         try:
-            self._thread.submit(turn)
+            self._thread.submit(turn).add_done_callback(self._look_after)
         except RuntimeError:  # the engine was closed meanwhile
+            self._sink(Piece(end="cancelled"))
+
+    def _look_after(self, turn: "Future[None]") -> None:
+        if turn.cancelled():  # the engine was closed while it waited
             self._sink(Piece(end="cancelled"))

@@ -156,7 +156,7 @@ def test_a_missing_home_is_made_by_fix_and_said(tmp_path: Path) -> None:
 
 def test_fix_closes_keys_to_others_and_leaves_their_bytes(folder: Path) -> None:
     (folder / "api.txt").write_text("a-key-of-a-client\n")
-    configure(folder, serving={"api_keys_file": "api.txt"})
+    configure(folder, alerts={"urls_file": "api.txt"})
     before = (folder / "var/keys/release.key").read_bytes()
     for path in (folder / "api.txt", folder / "var/keys/release.key"):
         path.chmod(0o644)

@@ -17,7 +17,6 @@ from store.paths import Home
 
 MARK = "ZEBRAMARK"  # in everything that must not come out
 SECRETS = {
-    "api.txt": f"{MARK}-api-key-1\n# a comment\n{MARK}apikey2 of a client\n",
     "urls.txt": f"tgram://{MARK}bottoken/12345\nmailto://user:{MARK}password@example.org\n",
     "hook.txt": f"{MARK}hmackey\n",
 }
@@ -56,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
     for name, content in SECRETS.items():
         put(tmp_path / name, content)
     alerts = {"urls_file": "urls.txt", "webhook": f"https://hooks.example.org/{MARK}hook/path?token={MARK}tok", "webhook_key_file": "hook.txt"}
-    put(tmp_path / "config.json", {"home": "var", "backend": "stub", "alerts": alerts, "serving": {"api_keys_file": "api.txt"}})
+    put(tmp_path / "config.json", {"home": "var", "backend": "stub", "alerts": alerts})
     home = Home(tmp_path / "var")
     home.prepare()
     put(home.keys / "release.key", f"-----BEGIN PRIVATE KEY-----\n{MARK}pemlines\n-----END PRIVATE KEY-----\n")

@@ -1,5 +1,8 @@
 """The config: strict, with the nearest key, and with the origin of each value."""
 
+import re
+from typing import Any
+
 import pytest
 
 from core.config import Config, identity_of, leaves, resolve, sidecar_layer
@@ -88,10 +91,18 @@ def test_where_two_keys_name_a_base_the_path_wins_and_says_so() -> None:
     assert resolve({"config.json": {"model_path": "/models/mine"}}).warnings == ()
 
 
-def test_a_public_address_without_keys_is_refused() -> None:
-    with pytest.raises(ConfigError, match="public address"):
-        resolve({"config.json": {"serving": {"host": "0.0.0.0"}}})
-    assert resolve({"config.json": {"serving": {"host": "0.0.0.0", "api_keys_file": "keys"}}}).config.serving.host == "0.0.0.0"
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"rates": {"chats": "1/minute"}}, "no route is called 'chats'"),
+        ({"rates": {"chat": "often"}}, "'often' is no rate"),
+        ({"filters": {"mine": {"does": "log"}}}, "either pattern, or classifier"),
+        ({"filters": {"mine": {"classifier": "a.ftz"}}}, "either pattern, or classifier and label"),
+    ],
+)
+def test_a_rate_or_a_filter_that_means_nothing_is_refused(values: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        resolve({"config.json": {"serving": values}})
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from core.batches import in_runs
 from core.config import Config, resolve
 from core.facts import DropSeen, Entry, Facts, GateSeen
 from core.gate import GateResult
 from core.intake import MAX_COMING, SMALL_BYTES, decide_intake, over_quota
 from core.records import Accepted, Claim, Drop, DropState, Gating, Settling
-from core.steps import AcceptDrop, GateDrop, MakeJob, RejectDrop, SettleAgain, Step, TakeDrop, in_runs
+from core.steps import AcceptDrop, GateDrop, MakeJob, RejectDrop, SettleAgain, Step, TakeDrop
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

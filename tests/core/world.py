@@ -28,8 +28,10 @@ from core.records import (
     Training,
     VerdictWord,
 )
+from core.safeguards import terms_of
 from core.tasks import ChildSeen, ExitNote
-from core.wire import Active, AliasState, Desired, Observed, Outcome
+from core.trends import Regression
+from core.wire import Active, AliasState, Desired, Observed, Outcome, TrialResult, WatchState
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -53,6 +55,10 @@ class World:
     desired: Desired | None = None
     ledger: list[tuple[str, str | None]] = field(default_factory=list)  # (alias, release) in order of going live
     outcomes: dict[str, AliasState] = field(default_factory=dict)
+    trials: dict[str, TrialResult] = field(default_factory=dict)
+    watches: dict[str, WatchState] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    regressions: tuple[Regression, ...] = ()
     box_up: bool = True
     stopping: bool = False
     paused: str = ""
@@ -148,7 +154,8 @@ class World:
     # ---------------------------------------------------------------- the tick
 
     def facts(self) -> Facts:
-        active = Active(box="box", sequence=len(self.ledger), fence_seen=self.desired.fence if self.desired else 0, at=self.now, aliases=dict(self.outcomes))
+        told = {"aliases": dict(self.outcomes), "trials": dict(self.trials), "watches": dict(self.watches)}
+        active = Active(box="box", sequence=len(self.ledger), fence_seen=self.desired.fence if self.desired else 0, at=self.now, **told)
         observed = Observed(target="local", at=self.now, reachable=self.box_up, active=active, reason="" if self.box_up else "it gives no sign of life")
         live = dict(self.ledger)
         target = TargetSeen(
@@ -157,6 +164,7 @@ class World:
             observed=observed,
             live=live,
             was_live=frozenset(release for _, release in self.ledger if release),
+            refused=frozenset(self.refused),
         )
         versions: dict[str, int] = {}
         for job in (*self.jobs.values(), *self.ended.values()):
@@ -178,6 +186,7 @@ class World:
             commands=tuple(self.commands),
             versions=versions,
             releases=dict(self.releases),
+            regressions=self.regressions,
         )
 
     @staticmethod
@@ -243,7 +252,14 @@ class World:
                 fence = (self.desired.fence if self.desired else 0) + 1
                 aliases = {**(self.desired.aliases if self.desired else {}), one.alias: one.wish}
                 fences = {**(self.desired.fences if self.desired else {}), one.alias: fence}
-                self.desired = Desired(fence=fence, aliases=aliases, fences=fences, made_at=self.now)
+                known, terms = self._known(), terms_of(self.config.deploy)
+                self.desired = replace(known, fence=fence, aliases=aliases, fences=fences, watch=terms.watch, sets=terms.sets)
+            case f.SetTerms():
+                known = self._known()
+                self.desired = replace(known, fence=known.fence + 1, watch=one.terms.watch, sets=one.terms.sets)
+            case f.SetTrial():
+                known = self._known()
+                self.desired = replace(known, fence=known.fence + 1, trials={**known.trials, one.release: one.trial})
             case f.PauseQueue():
                 self.paused = f"paused by {one.actor or 'a person'}"
             case f.ResumeQueue():
@@ -255,6 +271,9 @@ class World:
                 self.commands = [command for command in self.commands if command.id != one.answer.command]
             case _:
                 raise AssertionError(f"not for this world: {one}")
+
+    def _known(self) -> Desired:
+        return self.desired or Desired(fence=0, aliases={}, fences={}, made_at=self.now)
 
     def _move(self, job_id: str, event: Event, facts: object) -> None:
         job, _ = step(self.jobs.pop(job_id), event, facts)  # type: ignore[arg-type]

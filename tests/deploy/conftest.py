@@ -263,7 +263,7 @@ def far(workshop: Workshop, target: TargetConfig, clock: Clock) -> FarBox:
 
 @pytest.fixture
 def delivery(workshop: Workshop, target: TargetConfig, clock: Clock) -> Delivery:
-    return Delivery(workshop.home, road_to(target), clock)
+    return Delivery(workshop.home, road_to(target, workshop.home), clock)
 
 
 @pytest.fixture

@@ -81,9 +81,9 @@ def test_a_wish_that_the_box_knows_without_its_release_gets_the_release(workshop
     far.start()
     release = workshop.release()
     wish(release)
-    rsync.send_file(road_to(target), workshop.home.target("near") / "desired.json")
+    rsync.send_file(road_to(target, workshop.home), workshop.home.target("near") / "desired.json")
     assert far.live().aliases[ALIAS].outcome is Outcome.DEFERRED
-    observed = settle(Delivery(workshop.home, road_to(target), clock), far, clock)
+    observed = settle(Delivery(workshop.home, road_to(target, workshop.home), clock), far, clock)
     assert observed.active.aliases[ALIAS].release == release
 
 
@@ -280,7 +280,7 @@ def test_a_new_link_goes_on_where_the_killed_one_stopped(workshop, delivery, far
     wish(release)
     delivery.turn()
     attempt = int(far.arrivals(release)[0].suffix[1:])
-    after = Delivery(workshop.home, road_to(target), clock)
+    after = Delivery(workshop.home, road_to(target, workshop.home), clock)
     after.turn()
     assert [int(folder.suffix[1:]) for folder in far.arrivals(release)] == [attempt, attempt + 1]
     observed = settle(after, far, clock)

@@ -93,7 +93,7 @@ def test_a_wish_before_its_release_waits_and_is_then_fulfilled(box, delivery, wi
     box.start()
     made = release(1)
     wish(made)
-    send_file(road_to(target), workshop.home.target("near") / "desired.json")
+    send_file(road_to(target, workshop.home), workshop.home.target("near") / "desired.json")
     assert box.live().aliases[ALIAS].code == "RELEASE_MISSING"
     assert settle(delivery, box, clock).active.aliases[ALIAS].release == made
 
@@ -118,7 +118,7 @@ def test_a_broken_attempt_with_a_higher_number_would_win_so_numbers_only_grow(bo
     delivery.turn()
     broken = box.arrivals(made)[0]
     (broken / "SEALED").unlink()  # what a killed link leaves
-    observed = settle(Delivery(workshop.home, road_to(target), clock), box, clock)
+    observed = settle(Delivery(workshop.home, road_to(target, workshop.home), clock), box, clock)
     assert observed.active.aliases[ALIAS].release == made
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from core.deployment import TargetConfig
-from deploy.rsync import TransferError, explain, fetch, road_to, send_file, send_release
+from deploy.failures import TransferError, explain
+from deploy.rsync import fetch, road_to, send_file, send_release
+from store.paths import Home
 
 
 @pytest.fixture
 def road(tmp_path: Path):
     for folder in ("box/in/incoming", "box/out", "here"):
         (tmp_path / folder).mkdir(parents=True)
-    return road_to(TargetConfig(name="near", path=str(tmp_path / "box")))
+    return road_to(TargetConfig(name="near", path=str(tmp_path / "box")), Home(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_a_release_arrives_whole_with_its_seal_in_a_second_call(road, tmp_path, 
     assert "--exclude=/SEALED" in first
     assert "--inplace" in first
     assert second.startswith("adapter_model.safetensors manifest.json --archive")  # what was there when the seal was sent
-    assert second.endswith("/SEALED")
+    assert second.split()[-2].endswith("/SEALED")
     assert {path.name: path.read_text() for path in (tmp_path / "box/in/incoming/abc.7").iterdir()} == {path.name: path.name for path in release.iterdir()}
 
 
@@ -88,7 +90,7 @@ def test_without_rsync_it_says_how_to_get_it(road, tmp_path, monkeypatch):
 
 
 def test_a_box_whose_folders_are_not_there_is_unreachable(tmp_path):
-    road = road_to(TargetConfig(name="near", path=str(tmp_path / "nowhere")))
+    road = road_to(TargetConfig(name="near", path=str(tmp_path / "nowhere")), Home(tmp_path / "home"))
     wish = tmp_path / "desired.json"
     wish.write_text("{}")
     for act in (lambda: fetch(road, ["active.json"], tmp_path / "here"), lambda: send_file(road, wish), lambda: send_release(road, tmp_path, "a.1")):
@@ -101,7 +103,7 @@ def test_a_box_whose_folders_are_not_there_is_unreachable(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_told_from_the_rest(road, tmp_path):
     (tmp_path / "here" / "full").write_text("{}")
-    full = replace(road, into="/dev/", options=("--inplace", "--write-devices"))
+    full = replace(road, into="/dev/", into_options=("--inplace", "--write-devices"))
     with pytest.raises(TransferError) as caught:
         send_file(full, tmp_path / "here" / "full")
     assert caught.value.code == "TARGET_DISK_FULL"
@@ -114,8 +116,19 @@ def test_a_full_disk_is_told_from_the_rest(road, tmp_path):
         (11, "rsync: [receiver] write failed: Disk quota exceeded (122)", "TARGET_DISK_FULL"),
         (1, "rsync: --fsync: unknown option", "RSYNC_OLD"),
         (23, 'rsync: [Receiver] mkstemp "/x" failed: Permission denied (13)', "TARGET_DENIED"),
-        (30, "rsync error: timeout in data send/receive (code 30)", "TARGET_UNREACHABLE"),
-        (255, "ssh: connect to host box port 22: Connection refused", "TARGET_UNREACHABLE"),
+        (30, "rsync error: timeout in data send/receive (code 30)", "TARGET_SILENT"),
+        (30, "", "TARGET_SILENT"),
+        (255, "ssh: connect to host box port 22: Connection refused", "PORT_REFUSED"),
+        (255, "ssh: connect to host box port 22: Connection timed out", "TARGET_SILENT"),
+        (255, "Timeout, server 10.77.0.2 not responding.", "TARGET_SILENT"),
+        (255, "ssh: Could not resolve hostname box: Name or service not known", "HOST_UNKNOWN"),
+        (255, "@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\nHost key verification failed.", "HOST_KEY_CHANGED"),
+        (255, "No ED25519 host key is known for lorad-near and you have requested strict checking.", "HOST_KEY_CHANGED"),
+        (255, "lorad@box: Permission denied (publickey).", "KEY_REFUSED"),
+        (255, "ssh: connect to host 10.0.0.7 port 22: Operation not permitted", "NETWORK_DENIED"),
+        (12, "sh: 1: rrsync: not found", "RSYNC_MISSING_THERE"),
+        (12, "/usr/bin/rrsync error: Restricted directory does not exist!", "TARGET_PATH_MISSING"),
+        (12, "/usr/bin/rrsync error: unrecognized arguments: -no-lock", "RSYNC_OLD"),
         (12, "rsync: connection unexpectedly closed", "TARGET_UNREACHABLE"),
         (23, "rsync: something new", "RSYNC_FAILED"),
         (20, "", "RSYNC_FAILED"),

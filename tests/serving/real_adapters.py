@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -13,12 +15,16 @@ from inference_box import Recipe
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from core.tasks import ExportTask
 from rendering.specs import Message
 from rendering.tokens import Renderer
 from serving.engines.torch_model import cpu_dtype
-from serving.engines.transformers_peft import TransformersEngine
-from store.bases import read_base, weights_folder
+from serving.engines.transformers_peft import TorchSettings, TransformersEngine
+from store.bases import gguf_of, read_base, weights_folder
+from store.encryption import ADAPTER_GGUF
 from store.paths import default_models_dir
+from trainer.export import export
+from trainer.run import RunFolder
 
 MODEL = "smollm2-135m-instruct"
 MODELS = Path(os.environ.get("LORAD_TEST_MODELS") or default_models_dir())
@@ -35,7 +41,7 @@ class OpenedEngine(TransformersEngine):
 
 
 def new_engine() -> OpenedEngine:
-    return OpenedEngine(BASE, threads=THREADS, max_new_tokens=24)
+    return OpenedEngine(BASE, TorchSettings(threads=THREADS, max_new_tokens=24))
 
 
 @cache
@@ -92,6 +98,13 @@ def save_adapter(folder: Path, seed: int, **changes: Any) -> None:
     (folder / "README.md").unlink(missing_ok=True)
 
 
+def add_gguf(folder: Path) -> None:
+    """Put the form that llama.cpp loads beside PEFT's."""
+    with TemporaryDirectory() as aside:
+        export(ExportTask(form="gguf", adapter=str(folder), base=str(BASE), out=f"{aside}/form"), RunFolder(Path(aside)))
+        shutil.copyfile(Path(aside, "form", ADAPTER_GGUF), folder / ADAPTER_GGUF)
+
+
 def write_probe(folder: Path, shift: float = 0.0) -> None:
     """`probe.jsonl` as a training box computes it; `shift` makes it one that lies about the adapter."""
     lines = []
@@ -114,6 +127,8 @@ def recipe(seed: int, *, spoil: Callable[[Path], None] | None = None, shift: flo
 
     def fill(folder: Path) -> None:
         save_adapter(folder, seed)
+        if gguf_of(BASE) is not None:  # as packing does
+            add_gguf(folder)
         write_probe(folder, shift)
         if spoil is not None:
             spoil(folder)

@@ -16,8 +16,8 @@ from rendering.answerrules import TokenTexts
 from rendering.specs import Message
 from serving.activation import Agent
 from serving.api import Service, create_app
-from serving.engines.decoding import Decoding, Forward
-from serving.engines.port import Ask, Generation, Sampling, Sink
+from serving.engines.answering import Answering, Voice, Wish
+from serving.engines.port import Ask, Generation, Piece, Sampling, Sink
 from serving.engines.rules import LogitsRules
 
 VOCABULARY = ("<end>", "🛑", "yes", "<", "think", ">", "<think>", " a<think>b", "🏁", "thinking")
@@ -81,42 +81,54 @@ class Endless:
         self._logits_V = torch.zeros(len(VOCABULARY))
         self._logits_V[token] = 5.0
 
-    def decoding(self, rules: LogitsRules | None, sampling: Sampling | None = None) -> Decoding:
-        forward = Forward(
-            logits=lambda ids_BT, cache: self._logits_V,
-            decode=lambda ids: "".join(VOCABULARY[id] for id in ids),
-            new_cache=lambda: None,  # type: ignore[arg-type, return-value]
-            eos_ids=frozenset({END}),
-        )
-        return Decoding(forward, [YES], sampling or Sampling(temperature=0), 6, rules)
+    def answer(self, rules: LogitsRules | None, sampling: Sampling | None = None) -> "Told":
+        return Told(self._logits_V, rules, sampling or Sampling(temperature=0, repetition_penalty=1))
+
+
+class Told:
+    """An answer, its text so far and how it ended."""
+
+    def __init__(self, logits_V: torch.Tensor, rules: LogitsRules | None, sampling: Sampling) -> None:
+        voice = Voice(decode=lambda ids: "".join(VOCABULARY[id] for id in ids), bytes_of=lambda id: VOCABULARY[id].encode(), eos_ids=frozenset({END}))
+        self.text = ""
+        self.end: str | None = None
+        self._logits_V = logits_V
+        self._answer = Answering(Wish(blend=(), prompt_ids=[YES], sampling=sampling, max_tokens=6, rules=rules), voice, self._hear)
+
+    def step(self) -> None:
+        self._answer.take(self._logits_V)
+
+    def _hear(self, piece: Piece) -> None:
+        self.text += piece.text
+        self.end = piece.end
 
 
 def test_answers_in_turn_by_different_rules_do_not_touch_one_another() -> None:
     stops = Endless(STOP)
     answers = [
-        stops.decoding(LogitsRules(EMOJI, "end with 🛑 4 times", END, TEXTS)),
-        stops.decoding(LogitsRules(EMOJI, "direct", END, TEXTS)),
-        stops.decoding(LogitsRules(AnswerRules(end_after=("🛑",)), "direct", END)),
-        stops.decoding(None),
+        stops.answer(LogitsRules(EMOJI, "end with 🛑 4 times", END, TEXTS)),
+        stops.answer(LogitsRules(EMOJI, "direct", END, TEXTS)),
+        stops.answer(LogitsRules(AnswerRules(end_after=("🛑",)), "direct", END)),
+        stops.answer(None),
     ]
-    texts = [""] * len(answers)
-    while any(answer.finish_reason is None for answer in answers):
-        for place, answer in enumerate(answers):
-            if answer.finish_reason is None:
-                texts[place] += answer.step()
-    assert texts == ["🛑" * 4, "🛑" * 2, "🛑", "🛑" * 6]
-    assert [answer.finish_reason for answer in answers] == ["stop", "stop", "stop", "length"]
+    while any(answer.end is None for answer in answers):
+        for answer in answers:
+            if answer.end is None:
+                answer.step()
+    assert [answer.text for answer in answers] == ["🛑" * 4, "🛑" * 2, "🛑", "🛑" * 6]
+    assert [answer.end for answer in answers] == ["stop", "stop", "stop", "length"]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 2.0])
 def test_a_penalised_tag_is_not_said_at_any_temperature(temperature: float) -> None:
-    sampling = Sampling(temperature=temperature, top_p=0.9 if temperature else 1.0, seed=3)
+    sampling = Sampling(temperature=temperature, top_p=0.9 if temperature else 1.0, repetition_penalty=1, seed=3)
     for rules, wanted in ((LogitsRules(EMOJI, "q", END, TEXTS), False), (None, True)):
         said = ""
         for _ in range(4):
-            answer = Endless(TAG).decoding(rules, sampling)
-            while answer.finish_reason is None:
-                said += answer.step()
+            answer = Endless(TAG).answer(rules, sampling)
+            while answer.end is None:
+                answer.step()
+            said += answer.text
         assert ("<think>" in said) is wanted
 
 

@@ -138,7 +138,7 @@ STEPS = [
     ("serving.library:move", 1, "after"),  # in .checking, not verified
     ("serving.library:move", 2, "before"),  # verified
     ("serving.library:move", 2, "after"),  # in releases, not loaded
-    ("serving.activation:probe", 1, "before"),  # loaded
+    ("serving.residence:probe", 1, "before"),  # loaded
     ("serving.ledger:append_activation", 1, "before"),  # probed
     ("serving.ledger:append_activation", 1, "after"),  # the ledger says it, active.json does not
     ("serving.ledger:codec.write", 1, "after"),  # active.json says it, no request was routed

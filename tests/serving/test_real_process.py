@@ -17,7 +17,7 @@ from serving_process import ServingProcess, wait_until
 pytestmark = pytest.mark.model
 
 STORY: list[Any] = [{"role": "user", "content": "Write a long story about a fox."}]
-TOKENS = 140
+LONG: dict[str, Any] = {"temperature": 0, "max_tokens": 300, "logit_bias": {"2": -100}}  # goes on behind its end: longer than a swap takes
 SHORT: list[Any] = [{"role": "user", "content": "Tell me about rain."}]
 
 
@@ -63,13 +63,13 @@ def ask_for(process: ServingProcess, release: str, replaces: str | None) -> None
 
 
 def tell(client: OpenAI) -> Iterator[Any]:
-    return iter(client.chat.completions.create(model="default/main", messages=STORY, temperature=0, max_tokens=TOKENS, stream=True))
+    return iter(client.chat.completions.create(model="default/main", messages=STORY, stream=True, **LONG))
 
 
 def test_a_swap_under_load_drops_nothing_and_a_running_stream_does_not_notice(process: ServingProcess) -> None:
     client = OpenAI(base_url=f"{process.address}/v1", api_key="none", max_retries=0, timeout=120)
     assert [model.id for model in client.models.list()] == [real.MODEL, "default/main"]
-    whole = client.chat.completions.create(model=real.MODEL, messages=STORY, temperature=0, max_tokens=TOKENS).choices[0].message.content
+    whole = client.chat.completions.create(model=real.MODEL, messages=STORY, **LONG).choices[0].message.content
     first, second = (process.world.pack(real.recipe(seed=version, version=version)) for version in (1, 2))
     asker = Asker(client)
     asker.start()

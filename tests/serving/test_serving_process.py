@@ -1,14 +1,17 @@
 """The process: its locks, its port, its end; and requests that go on while releases change under them."""
 
 import json
+import ssl
 import threading
 from functools import partial
 from pathlib import Path
 
 import httpx
-import pytest
+from guarded_box import certificate
 from serving_process import ServingProcess, wait_until
 
+from core.access import Scope
+from store.apikeys import add_api_key
 from store.wire import read_capacity
 
 LONG = " ".join(["word"] * 30_000)  # a stream of it is larger than the buffers between server and client
@@ -60,24 +63,6 @@ def test_a_missing_base_is_told_with_what_to_do(process: ServingProcess) -> None
     process.launch()
     assert process.wait() == 1
     assert "lorad models pull" in process.log.read_text()
-
-
-@pytest.mark.parametrize(("content", "code"), [(None, "API_KEYS_MISSING"), ("\n# none yet\n", "API_KEYS_EMPTY")])
-def test_a_keys_file_without_keys_is_told_at_the_start(process: ServingProcess, content: str | None, code: str) -> None:
-    if content is not None:
-        (process.config.parent / "api-keys").write_text(content)
-    process.write_config(serving={"api_keys_file": "api-keys"})
-    process.launch()
-    assert process.wait() == 3
-    assert code in process.log.read_text()
-
-
-def test_with_a_keys_file_requests_need_a_key(process: ServingProcess) -> None:
-    (process.config.parent / "api-keys").write_text("secret\n")
-    process.write_config(serving={"api_keys_file": "api-keys"})
-    process.start(headers={"authorization": "Bearer secret"})
-    assert process.ask().status_code == 401
-    assert httpx.get(f"{process.address}/health").status_code == 200
 
 
 def is_live(process: ServingProcess, release: str) -> bool:
@@ -175,3 +160,20 @@ def test_killed_while_serving_it_serves_the_same_release_again(process: ServingP
     process.start()
     assert process.ask().headers["x-lorad-release"] == release
     assert [line.event for line in process.world.ledger] == ["live", "restored"]
+
+
+def test_a_process_with_keys_and_tls_logs_each_request_as_json(process: ServingProcess) -> None:
+    certificate(process.config.parent)
+    process.write_config(serving={"tls_cert": "cert.pem", "tls_key": "key.pem"})
+    _, key = add_api_key(process.world.box, "one", (Scope.INFER,), process.world.clock.now())
+    trusting = ssl.create_default_context(cafile=str(process.config.parent / "cert.pem"))
+    process.launch()
+    with httpx.Client(base_url=f"https://localhost:{process.port}", verify=trusting, timeout=60) as client:
+        wait_until(lambda: "ready at https://127.0.0.1" in process.log.read_text(), "it is ready")
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status_code == 200
+    process.terminate()
+    assert process.wait() == 0
+    lines = [json.loads(line) for line in process.log.read_text().splitlines()]
+    assert [(line["path"], line["status"]) for line in lines if line.get("action") == "request"] == [("/v1/models", 401), ("/v1/models", 200)]
+    assert key not in process.log.read_text()

@@ -41,8 +41,9 @@ def home(tmp_path: Path) -> Home:
     for number, state in enumerate((JobState.RELEASED, JobState.HELD, JobState.QUEUED)):
         add_job(made, number, state=state)
     releases = [add_release(made, version) for version in (1, 2)]
+    for release, before in zip(releases, (None, *releases), strict=False):
+        set_wish(made, "local", ADAPTER, Wish(release=release, replaces=before), START)
     put_live(made, *releases)
-    set_wish(made, "local", ADAPTER, Wish(release=releases[1], replaces=None), START)
     return made
 
 

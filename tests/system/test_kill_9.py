@@ -14,8 +14,11 @@ from ends import assert_one_drop, assert_one_release
 from processes import lives, wait_until
 from stages import CONTENT, MANY_STEPS, STAGES, Stage, gating, live_unheard, pushed, training, wished
 
+# One of each kind of stage; the others are killed at random moments (crash/test_random_kills.py) and, one by one, in the full suite.
+IN_SHORT = ["gating", "training, resume point sealed", "ranking, order", "releasing, pushed", "releasing, live but unheard"]
 
-@pytest.mark.parametrize("stage", STAGES)
+
+@pytest.mark.parametrize("stage", [pytest.param(name, marks=[] if name in IN_SHORT else pytest.mark.full) for name in STAGES])
 def test_the_daemon_killed_in_any_stage_goes_on_after_a_restart(circle: Circle, stage: str) -> None:
     with STAGES[stage](circle):
         circle.daemon.kill()
@@ -49,7 +52,9 @@ def assert_no_sealed_step_was_trained_again(circle: Circle) -> None:
     assert 0 < note["steps"] == note["total_steps"]
 
 
-@pytest.mark.parametrize("kind", ["train", "score-dev", "rank-order", "score-gate", "rank-verdict", "pack", "link"])
+@pytest.mark.parametrize(
+    "kind", ["train", "rank-order", "link", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("score-dev", "score-gate", "rank-verdict", "pack"))]
+)
 def test_a_child_killed_before_it_did_anything_is_started_again(circle: Circle, kind: str) -> None:
     circle.brake(kind)
     circle.start_both()
@@ -80,6 +85,7 @@ def test_a_file_that_kills_the_gate_twice_is_rejected(circle: Circle) -> None:
     circle.wait_state("training")
 
 
+@pytest.mark.full
 def test_three_kills_of_the_trainer_fail_the_job_and_retry_makes_another(circle: Circle) -> None:
     circle.start_both()
     for _ in range(3):
@@ -100,7 +106,7 @@ def test_three_kills_of_the_trainer_fail_the_job_and_retry_makes_another(circle:
     assert_one_drop(circle, CONTENT)
 
 
-@pytest.mark.parametrize("stage", [wished, pushed], ids=["before the push", "while releasing"])
+@pytest.mark.parametrize("stage", [pytest.param(wished, id="before the push", marks=pytest.mark.full), pytest.param(pushed, id="while releasing")])
 def test_serving_killed_before_it_judged_the_wish_carries_it_out_after_a_restart(circle: Circle, stage: Stage) -> None:
     with stage(circle):
         circle.serving.kill()

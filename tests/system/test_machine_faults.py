@@ -102,6 +102,7 @@ def test_without_rsync_a_job_waits_in_releasing_until_it_is_there(circle: Circle
     assert_one_release(circle, CONTENT)
 
 
+@pytest.mark.full
 def test_where_rsync_vanishes_later_the_next_job_waits_and_says_so(circle: Circle, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()

@@ -25,7 +25,9 @@ def say(circle: Circle, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("stage", ["queued", "training, resume point sealed", "ranking, scores on dev"])
+@pytest.mark.parametrize(
+    "stage", ["training, resume point sealed", *(pytest.param(stage, marks=pytest.mark.full) for stage in ("queued", "ranking, scores on dev"))]
+)
 def test_a_cancelled_job_ends_and_can_be_tried_again(circle: Circle, stage: str) -> None:
     with STAGES[stage](circle):
         job = circle.job()
@@ -163,6 +165,7 @@ def test_a_second_term_kills_what_does_not_stop(circle: Circle) -> None:
     assert len(circle.runs(job, "train")) == 2
 
 
+@pytest.mark.full
 def test_term_while_ranking_goes_on_after_a_restart(circle: Circle) -> None:
     with held(circle, kind="score-gate", state="ranking"):
         circle.daemon.stop()

@@ -57,9 +57,8 @@ def test_a_plan_names_the_splits_and_steps_that_come_and_learns_from_what_it_too
 
 
 def test_a_bundle_of_a_home_that_has_worked_holds_no_row_and_no_key(circle: Circle) -> None:
-    (circle.root / "api.txt").write_text(f"{MARK}-client-key\n")
     (circle.root / "urls.txt").write_text(f"json://user:{MARK}pass@127.0.0.1:1/{MARK}hook\n")
-    circle.configure(serving={"port": circle.port, "api_keys_file": "api.txt"}, alerts={"urls_file": "urls.txt", "webhook": f"http://127.0.0.1:1/{MARK}hook"})
+    circle.configure(serving={"port": circle.port}, alerts={"urls_file": "urls.txt", "webhook": f"http://127.0.0.1:1/{MARK}hook"})
     circle.start_daemon()
     circle.drop(chat_rows(60).replace(b"number", MARK.encode()), sidecar={"notes": f"{MARK} from a person"})
     job = circle.wait_ended()

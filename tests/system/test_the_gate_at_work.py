@@ -179,7 +179,10 @@ def test_a_folder_with_a_link_is_refused_and_nothing_is_followed(circle: Circle)
     assert (rejected / "pictures.drop" / "images" / "more").is_symlink()
 
 
-@pytest.mark.parametrize(("schema", "row"), [("preference_v1", {"chosen": "good", "rejected": "bad"}), ("unpaired_v1", {"completion": "c", "label": True})])
+@pytest.mark.parametrize(
+    ("schema", "row"),
+    [("preference_v1", {"chosen": "good", "rejected": "bad"}), pytest.param("unpaired_v1", {"completion": "c", "label": True}, marks=pytest.mark.full)],
+)
 def test_pairs_and_judged_answers_go_the_whole_way_to_a_release(circle: Circle, schema: str, row: dict[str, object]) -> None:
     circle.start_both()
     rows = [
@@ -274,7 +277,7 @@ def test_a_late_refusal_moves_the_job_and_then_the_drop(background: Circle) -> N
     assert [row["drop"] for row in spec["rows"]] == [read_json(circle.job_folders()[later] / "job.json")["drop"]]
 
 
-@pytest.mark.parametrize("content", [chat_rows(), with_a_secret()], ids=["passes", "is refused"])
+@pytest.mark.parametrize("content", [pytest.param(chat_rows(), id="passes", marks=pytest.mark.full), pytest.param(with_a_secret(), id="is refused")])
 def test_a_daemon_that_is_killed_during_the_deep_check_does_it_again(background: Circle, content: bytes) -> None:
     circle = background
     job = held_with(circle, content)

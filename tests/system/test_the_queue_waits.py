@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from circle import Circle, chat_rows, read_json, read_lines
 from ends import assert_one_release
 from stages import CONTENT, MANY_STEPS, training
@@ -47,6 +48,7 @@ def test_a_paused_training_leaves_a_checkpoint_and_goes_on_from_it_whatever_beco
     assert told == [("command.pause", "a game"), ("command.pause", "the whole evening"), ("command.resume", ""), ("command.resume", "")]
 
 
+@pytest.mark.full
 def test_a_training_that_quiet_hours_overtake_writes_a_checkpoint_and_goes_on_when_they_end(circle: Circle) -> None:
     days = ",".join(f"{datetime.now(UTC) + timedelta(days=ahead):%a}".lower() for ahead in (0, 1))  # the test may see midnight
     with training(circle):

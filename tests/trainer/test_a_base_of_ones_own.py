@@ -81,7 +81,8 @@ def test_the_same_parent_and_tokens_give_the_same_base(models: Config, tiny_base
 
 def test_a_plain_adapter_on_it_trains_and_serves(models: Config, tiny_base: Path, drop: Callable[..., RowsOf], run_in: Callable[..., RunFolder]) -> None:
     from serving.engines.adapter_files import read_adapter
-    from serving.engines.torch_model import TorchModel
+    from serving.engines.port import only
+    from serving.engines.torch_model import Placing, TorchModel
 
     folder = make(models, tiny_base)
     rows = drop([chat(f"<context>{number}<response>", f"It is {number}.") for number in range(8)])
@@ -90,10 +91,10 @@ def test_a_plain_adapter_on_it_trains_and_serves(models: Config, tiny_base: Path
     PeftBackend().train(TrainTask(job="job-1", backend="peft", base=str(folder), rows=(rows,), settings=settings), run)
     adapter = run.root / results_of(run).candidates[-1].path
     assert json.loads((adapter / "adapter_config.json").read_bytes())["base_model_name_or_path"] == "mine"
-    served = TorchModel(folder, 1)
+    served = TorchModel(folder, Placing(threads=1))
     served.adapters.add("release", *read_adapter(adapter))
     prompt = Renderer.load(folder).prompt([Message("user", "<context>3<response>")])
-    assert served.teach("release", prompt, [5]) != served.teach(None, prompt, [5])
+    assert served.teach(only("release"), prompt, [5]) != served.teach((), prompt, [5])
 
 
 def test_what_cannot_be_is_refused_and_leaves_nothing(models: Config, tiny_base: Path) -> None:

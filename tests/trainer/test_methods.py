@@ -141,14 +141,15 @@ def test_rslora_scales_by_the_root_of_the_rank_in_training_and_on_the_server(tin
     from peft.tuners.lora.layer import LoraLayer
 
     from serving.engines.adapter_files import read_adapter as read_served
-    from serving.engines.torch_model import TorchModel
+    from serving.engines.port import only
+    from serving.engines.torch_model import Placing, TorchModel
     from trainer.backends.model import write_adapter
 
     config = tiny_config.model_copy(update={"lora": tiny_config.lora.model_copy(update={"r": 9, "alpha": 6, "use_rslora": True})})
     model = trained_a_bit(tiny_base, config)
     write_adapter(model, tmp_path, "tiny")
     trained = read_adapter(load_base(tiny_base, choose_place()), tmp_path)
-    served = TorchModel(tiny_base, 1)
+    served = TorchModel(tiny_base, Placing(threads=1))
     served.adapters.add("release", *read_served(tmp_path))
     for layers in (model.modules(), trained.modules(), served._model.modules()):
         scales = {scale for layer in layers if isinstance(layer, LoraLayer) for scale in layer.scaling.values()}
@@ -156,7 +157,7 @@ def test_rslora_scales_by_the_root_of_the_rank_in_training_and_on_the_server(tin
     prompt, answer = [5, 9, 30, 7], [11, 12, 2]
     with torch.no_grad():
         logits = trained(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
-    assert served.teach("release", prompt, answer) == pytest.approx([float(logits[place, token]) for place, token in enumerate(answer)], abs=1e-6)
+    assert served.teach(only("release"), prompt, answer) == pytest.approx([float(logits[place, token]) for place, token in enumerate(answer)], abs=1e-6)
 
 
 # --- every weight

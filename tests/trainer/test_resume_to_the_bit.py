@@ -55,11 +55,12 @@ def go_on(task: TrainTask, run_in: RunIn, killed: RunFolder, name: str) -> RunFo
     return resumed
 
 
-def test_killed_at_five_random_steps_it_ends_with_the_same_bytes(task: TrainTask, run_in: RunIn) -> None:
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.full)])
+def test_killed_at_random_steps_it_ends_with_the_same_bytes(task: TrainTask, run_in: RunIn, kills: int) -> None:
     whole = run_in("whole", task)
     assert run_child(whole.root) == 0, (whole.root / "exit.json").read_text()
     drawn = random.SystemRandom()
-    for number, moment in enumerate(drawn.sample(MOMENTS, 5)):
+    for number, moment in enumerate(drawn.sample(MOMENTS, kills)):
         fate = Fate(step=drawn.randint(1, STEPS_IN_ALL - 1), moment=moment)
         killed = run_in(f"{number}1-train", task)
         assert run_child(killed.root, fate) == -9, fate

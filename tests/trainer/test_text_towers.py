@@ -18,6 +18,7 @@ from core.errors import ChildError
 from core.tasks import RowsOf, ScoreModel, ScoreTask, TrainTask
 from serving.engines.adapter_files import read_adapter as read_served
 from serving.engines.adapter_layers import AdapterLayers
+from serving.engines.port import only
 from trainer.backends.families import forward_for
 from trainer.backends.model import Place, load_base, new_adapter, put_adapter_weights, read_adapter, write_adapter
 from trainer.backends.peft import PeftBackend
@@ -90,7 +91,7 @@ def test_the_adapter_works_on_the_whole_model_and_in_serving(whole: tuple[Any, P
         served = load_base(folder, CPU)
         layers = AdapterLayers(served)
         layers.add("r1", *read_served(tmp_path))
-        with layers.selected("r1"):
+        with layers.using([only("r1")]):
             torch.testing.assert_close(served(ids).logits, wanted, atol=1e-6, rtol=1e-6)
 
 

@@ -218,7 +218,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", ["bare", "with a wish", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("on top", "beside"))])
 def test_a_training_that_was_stopped_ends_with_the_same_bytes(kind: str, task: Change, trained: Any, run_in: RunIn) -> None:
     """Stopped within the second stage, and where the first one ends."""
     stages, config = CASES[kind]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from injected import INJECTED
+from injected import INJECTED, put
 
 Taker = Callable[[ModuleType], None]
 
@@ -112,6 +112,8 @@ GUARDS: dict[str, dict[str, Taker]] = {
     "whole_files": {"core.intake": with_(is_whole=lambda entry, facts: True)},
     "identity": {"core.intake": _unique_identity},
     "home_lock": {"daemon.pids": _no_home_lock},
+    "restore": {"serving.activation": put("Agent._restore", lambda old: lambda self, alias: None)},
+    "link_lock": {"deploy.link": with_(take_lock=_open_lock)},
     "process_identity": {"daemon.pids": _pid_file},
     "tether": {"daemon.machine": _no_tether},
     "orphans": {

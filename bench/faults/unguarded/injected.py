@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import signal
+import struct
 import sys
 import threading
 import time
@@ -216,9 +217,38 @@ def _sleep_by_select(module: ModuleType) -> None:
     time.sleep = sleep
 
 
+HEAVY_BYTES = 2 << 20
+
+
+def _heavy_adapter(module: ModuleType) -> None:
+    """A stub adapter of two megabytes that do not compress: long enough on a slow road to be cut in the middle."""
+    write = module.write_stub_adapter
+
+    def heavy(folder: Path, config: Any, steps: int) -> None:
+        write(folder, config, steps)
+        head = f'{{"made_up.steps":{{"dtype":"F32","shape":[{HEAVY_BYTES // 4}],"data_offsets":[0,{HEAVY_BYTES}]}}}}'.encode()
+        numbers = bytearray(os.urandom(HEAVY_BYTES))
+        numbers[3::4] = b"\x3f" * (HEAVY_BYTES // 4)  # of about 1: finite
+        numbers[:4] = struct.pack("<f", steps)
+        (folder / "adapter_model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + numbers)
+
+    module.write_stub_adapter = heavy  # type: ignore[attr-defined]
+
+
+def _hasty_ssh(module: ModuleType) -> None:
+    """A silent connection is given up after seconds, so that a recipe need not wait."""
+    module.ALIVE_S, module.ALIVE_COUNT, module.CONNECT_S = 1, 2, 2  # type: ignore[attr-defined]
+
+
+def _hasty_rsync(module: ModuleType) -> None:
+    module.ALWAYS = ("--archive", "--fsync", "--timeout=3")  # type: ignore[attr-defined]
+
+
 PUT_IN: dict[str, dict[str, Taker]] = {
     "-out-of-memory": {"trainer.backends.stub": _out_of_memory},
     "-memory-limit": {"trainer.backends.stub": _memory_limit},
+    "-heavy-adapter": {"trainer.backends.stub": _heavy_adapter},
+    "-hasty-road": {"deploy.ssh": _hasty_ssh, "deploy.rsync": _hasty_rsync},
     "-stuck-step": {"trainer.backends.stub": _stuck_step},
     "-hang-on-signal": {"daemon.main": _hang_on_signal},
     "-sleep-by-select": {"core.errors": _sleep_by_select},  # which every process imports

@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 
 from trainer.backends.exports.ggufshape import TYPES, Shape, finish, unfit
 
@@ -56,12 +56,22 @@ def _layers(made: "Export", config: dict[str, Any]) -> dict[str, tuple[NDArray[n
         more.append("bias")
     if more:
         raise unfit(made, f"the adapter uses {', '.join(more)}, which llama.cpp does not know")
-    weights = load_file(made.adapter / "adapter_model.safetensors")
+    weights = _weights(made.adapter / "adapter_model.safetensors")
     strange = [name for name in weights if not name.endswith((A, B))]
     if strange:
         raise unfit(made, f"its tensor {strange[0]!r} is neither A nor B of a layer")
     names = [name.removesuffix(A) for name in weights if name.endswith(A)]
-    return {name.removeprefix(PREFIX): (weights[name + A].float().numpy(), weights[name + B].float().numpy()) for name in names}
+    return {name.removeprefix(PREFIX): (weights[name + A], weights[name + B]) for name in names}
+
+
+def _weights(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Name -> tensor in fp32. Without torch, whose import takes longer than all the rest; bf16, which numpy does not know, needs it."""
+    try:
+        return {name: array.astype(np.float32) for name, array in load_file(path).items()}
+    except (TypeError, KeyError, AttributeError):
+        from safetensors.torch import load_file as load_tensors
+
+        return {name: tensor.float().numpy() for name, tensor in load_tensors(path).items()}
 
 
 def _scale(config: dict[str, Any], layer: str, rank: int) -> float:

@@ -1,0 +1,1 @@
+"""Skills with levels, their teachers, and who decides what is learnt next."""
