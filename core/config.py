@@ -111,15 +111,16 @@ JOB_KEYS: dict[str, type] = {  # sidecar keys that are not config
 }
 
 
-def leaves(model: type[Section] = Config, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every dotted key of the schema with its marks, for example ("lora.r", {"sidecar": True})."""
+def leaves(model: type[Section] = Config, prefix: str = "", marks: Mapping[str, Any] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every dotted key of the schema with its marks and those of its section, for example ("lora.r", {"sidecar": True})."""
     for name, field in model.model_fields.items():
         kind = field.annotation
+        extra = field.json_schema_extra
+        own = {**(marks or {}), **(extra if isinstance(extra, dict) else {})}
         if isinstance(kind, type) and issubclass(kind, Section):
-            yield from leaves(kind, f"{prefix}{name}.")
+            yield from leaves(kind, f"{prefix}{name}.", own)
         else:
-            extra = field.json_schema_extra
-            yield f"{prefix}{name}", dict(extra) if isinstance(extra, dict) else {}
+            yield f"{prefix}{name}", own
 
 
 @cache
