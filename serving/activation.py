@@ -173,6 +173,7 @@ class Agent:
 
     def _guard(self) -> None:
         """Carry out what the guard rules; begin the rehearsals that can begin."""
+        self.warden.watches.let_go(self._housekeeping.unwanted)
         for subject, ruling in self.warden.look():
             if ruling.passes:
                 self.warden.pass_on(subject, ruling)

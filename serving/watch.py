@@ -7,7 +7,7 @@ its window with what comes then.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -133,6 +133,12 @@ class Watches:
         if watched is not None or self._ended.pop(alias, None) is not None:
             self.dirty = True
         self._listen()
+
+    def let_go(self, unwanted: Collection[str]) -> None:
+        """End the watches that hold a release which is to be deleted: there is nothing to compare with, nor to go back to."""
+        for alias, watched in tuple(self._open.items()):
+            if watched.subject.before in unwanted or watched.subject.release in unwanted:
+                self.forget(alias)
 
     def end(self, alias: str, phase: Phase, reason: str) -> None:
         """Let a watch end with this word."""

@@ -25,6 +25,12 @@ from serving.service import Service
 
 Json = dict[str, Any]
 PATH = "/api/ai-echo"
+STREAMED: dict[int | str, Json] = {
+    200: {
+        "description": "The answer; with `stream`, server-sent events that end with `done` or `error`.",
+        "content": {"text/event-stream": {"schema": {}}},
+    }
+}
 
 
 def add_conversation(app: FastAPI, service: Service, talk: Talk) -> None:
@@ -37,7 +43,7 @@ def add_conversation(app: FastAPI, service: Service, talk: Talk) -> None:
 
     _add_sessions(app, talk)
 
-    @app.post(f"{PATH}/chat", responses=ERRORS)
+    @app.post(f"{PATH}/chat", responses=ERRORS | STREAMED)
     async def chat(body: ChatBody, request: Request) -> Response:
         """An answer that knows what was said before: whole, or as events while it comes."""
         message = body.as_message(service.sampling)

@@ -204,4 +204,17 @@ def test_records_of_the_box_are_those_of_the_contract(world: World) -> None:
     plain = codec.to_plain(world.active)
     assert list(plain) == ["box", "sequence", "fence_seen", "at", "aliases", "releases", "purged", "trials", "watches"]
     assert list(plain["aliases"][ALIAS]) == ["release", "previous", "version", "fence", "outcome", "code", "reason", "wanted"]
-    assert list(codec.to_plain(world.ledger[0])) == ["box", "sequence", "at", "alias", "release", "version", "previous", "fence", "event", "code", "reason"]
+    assert list(codec.to_plain(world.ledger[0])) == [
+        "box",
+        "sequence",
+        "at",
+        "alias",
+        "release",
+        "version",
+        "previous",
+        "fence",
+        "event",
+        "code",
+        "reason",
+        "actor",
+    ]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from inference_box import ALIAS, START, World
+from watched_box import release_with, until, watch, watched, wish_with
 
 from core.wire import Desired, Outcome, Wish
 from store.keys import canonical, sign
@@ -102,3 +103,15 @@ def test_a_wish_that_was_signed_before_there_was_a_purge_is_still_trusted(world:
     found = read_desired(world.box.desired, world.keys)
     assert found is not None
     assert found.signature == signature
+
+
+def test_a_watch_lets_go_of_the_release_before_that_is_to_be_deleted(world: World) -> None:
+    agent = world.agent()
+    first = release_with(world, None, 1, watch=watch())
+    agent.tick()
+    second = release_with(world, first, 2, watch=watch())
+    until(agent, lambda: watched(world) is not None)
+    wish_with(world, watch=watch(), purge=(first,))
+    until(agent, lambda: world.active.purged == (first,))
+    assert (world.live(), watched(world)) == (second, None)
+    agent.warden.close()
