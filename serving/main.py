@@ -23,12 +23,13 @@ from core.errors import BaseMissingError, ConfigError, LoradError
 from serving.access.connection import Connection, speak_tls
 from serving.access.guard import HEADER_BYTES
 from serving.access.keyring import KeyRing
-from serving.access.opening import open_access, watch
+from serving.access.opening import Opened, open_access, watch
 from serving.activation import Agent, Ground
 from serving.api import Service, create_app
 from serving.bases import take_in_bases, tell_of_no_base
 from serving.capacity import Pulse
 from serving.conversation.opening import open_conversations
+from serving.conversation.talk import Standing
 from serving.embeddings import embedder_in
 from serving.engines.port import Engine, Sampling
 from serving.engines.registry import make_engine
@@ -71,35 +72,12 @@ def serve(config: Config, ready: Callable[[str], None] | None = None, alive: Cal
         take_in_bases(box, models_dir(config), Path(config.serving.trust))
         engine = _engine(config, box)
         stack.callback(engine.close)
-        disk_bytes = int(config.serving.releases_gb * 1e9)
         line = Line(config.serving.streams, config.serving.queue)
-        agent = Agent(
-            Ground(
-                box=box,
-                keys=Path(config.serving.trust),
-                engine=engine,
-                now=_now,
-                monotonic=time.monotonic,
-                releases_bytes=disk_bytes,
-                line=line,
-                adapters_bytes=config.serving.adapters_mb << 20,
-                deadline_s=config.serving.timeout_s,
-            )
-        )
+        agent = Agent(_ground(config.serving, box, engine, line))
         opened = open_access(config.serving, box, ring, agent.engine, _now)
         stack.callback(opened.accounts.close)
         conversation = open_conversations(config, box, _now)
-        service = Service(
-            engine=opened.engine,
-            routes=agent.routes,
-            line=line,
-            access=opened.access,
-            sampling=Sampling(**config.serving.sampling.model_dump()),
-            timeout_s=config.serving.timeout_s,
-            embedder=embedder_in(Path(config.models_dir), config.serving.threads),
-            agent=agent,
-            conversation=conversation,
-        )
+        service = _service(config, opened, agent, line, conversation)
         watch(opened.access.meter, engine.base.name, line, agent.routes, lambda: (one.event for one in read_activations(box.activations)))
         server = _server(service, config.serving, alive, hands_over=bool(sockets))
         pulse = Pulse(box, agent.ledger.box_id, engine, _now, conversation.histories.sweep)
@@ -115,6 +93,34 @@ def serve(config: Config, ready: Callable[[str], None] | None = None, alive: Cal
             if not sockets or work.wait_ready():
                 server.run(sockets=listeners)
     work.raise_failure()
+
+
+def _ground(serving: ServingConfig, box: Box, engine: Engine, line: Line) -> Ground:
+    return Ground(
+        box=box,
+        keys=Path(serving.trust),
+        engine=engine,
+        now=_now,
+        monotonic=time.monotonic,
+        releases_bytes=int(serving.releases_gb * 1e9),
+        line=line,
+        adapters_bytes=serving.adapters_mb << 20,
+        deadline_s=serving.timeout_s,
+    )
+
+
+def _service(config: Config, opened: Opened, agent: Agent, line: Line, conversation: Standing) -> Service:
+    return Service(
+        engine=opened.engine,
+        routes=agent.routes,
+        line=line,
+        access=opened.access,
+        sampling=Sampling(**config.serving.sampling.model_dump()),
+        timeout_s=config.serving.timeout_s,
+        embedder=embedder_in(Path(config.models_dir), config.serving.threads),
+        agent=agent,
+        conversation=conversation,
+    )
 
 
 def _open_grpc(service: Service, config: GrpcConfig) -> Callable[[], None]:
