@@ -68,6 +68,7 @@ DOORS = (
     Door(name="conversation", methods=(SOCKET,), path=f"{TALK}/ws", scope=Scope.INFER),
     Door(name="history", methods=(GET, DELETE), path=f"{TALK}/history", scope=Scope.INFER),
     Door(name="history", methods=(POST,), path=f"{TALK}/reset-context", scope=Scope.INFER),
+    Door(name="feedback", methods=(POST,), path="/v1/feedback", scope=Scope.FEEDBACK),
     Door(name="training", methods=(GET,), path="/api/training/status", scope=Scope.INFER),
 )
 RATE_NAMES = frozenset({EVERY_ROUTE, *(door.name for door in DOORS)})

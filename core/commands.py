@@ -29,6 +29,11 @@ class CommandKind(StrEnum):
     FORGET = "forget"  # rows, drops or sources
     REHEARSE = "rehearse"  # a release, on every target or one
     RATE = "rate"  # a person's blind rating of a held or ranked job
+    FEEDBACK = "feedback"  # details.what: add, import, accept, edit, reject, flush
+    TRIGGER = "trigger"  # details.what: fire
+    CONTINUOUS = "continuous"  # details.what: start, stop
+    ITERATION = "iteration"  # details.what: continue, stop
+    CURRICULUM = "curriculum"  # details.what: set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from core.deployment import DeployConfig, ServingConfig
 from core.errors import ConfigError
 from core.evaluation import RankingConfig
-from core.learning import SkillConfig, known_names
+from core.learning import AutoGenerateConfig, CriteriaConfig, FeedbackConfig, SkillConfig, TriggerConfig, known_names
 from core.names import DEFAULT_BASE, DEFAULT_HOME
 from core.recipe import DistributedConfig, LoraConfig, ProfileConfig, Stages, TrainingConfig
 from core.sections import (
@@ -82,10 +82,15 @@ class Config(Section):
     alerts: AlertsConfig = AlertsConfig()
     thermal: ThermalConfig = ThermalConfig()
     inbox: InboxConfig = InboxConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
+    triggers: dict[str, TriggerConfig] = {}  # noqa: RUF012
+    """When pending signals become a drop, by a name of your own; none: with 500 rows, or after a week."""
+    criteria: CriteriaConfig = CriteriaConfig()
+    auto_generate: AutoGenerateConfig = AutoGenerateConfig()
     skills: dict[str, SkillConfig] = {}  # noqa: RUF012
     """Teachers of skills: {"syllo": {"url": "http://127.0.0.1:8080"}}."""
 
-    @field_validator("skills")
+    @field_validator("skills", "triggers")
     @classmethod
     def _names(cls, value: dict[str, object]) -> dict[str, object]:
         return known_names(value)
