@@ -16,7 +16,7 @@ BENCHES = {
     "burst": "many small drops at once: how fast they are claimed, gated and queued, and at what memory",
     "train": "a training step against TRL's settings, LLaMA-Factory, a prototype and the hardware's limit, step by step in turn",
     "ranking": "what verdicts are worth: A/A comparisons, planted regressions and gains, small evidence; and how long ranking takes",
-    "loop": "the loop that feeds itself: rows a second that each teacher makes, sends and checks",
+    "loop": "the loop that feeds itself: teachers, feedback, pulls, triggers, and what 500 corrections give",
     "gate": "rows a second of each level of the gate, against json.loads and transformers' chat template",
 }
 
@@ -31,10 +31,11 @@ def main() -> int:
     parser.add_argument("name", nargs="?", choices=sorted(BENCHES))
     parser.add_argument("--format", choices=["table", "json"], default="table")
     parser.add_argument("--only", default="", help="faults: ids by comma (all)")
-    parser.add_argument("--rows", type=int, help="gate: rows of the file (1,000,000); train: rows that are trained on, 8 a step (64); gain: rows dropped (500)")
+    rows = "gate: rows of the file (1,000,000); train: rows that are trained on, 8 a step (64); gain: rows dropped (500); "
+    parser.add_argument("--rows", type=int, help=rows + "loop: rows of the teachers (5,000), corrections (500)")
     parser.add_argument("--prototype", default="", help="train: a file with a prototype of the fast path, as one more opponent")
     parser.add_argument("--llamafactory", default="", help="train: a Python that has LLaMA-Factory (this one)")
-    parser.add_argument("--parts", default="", help="ranking: statistics, rank5; serve: road, swap, load, queue, engines, slope (all)")
+    parser.add_argument("--parts", default="", help="ranking: statistics, rank5; serve: road, swap, load, queue, engines, slope; loop: see bench/loop.py (all)")
     parser.add_argument("--drops", type=int, help="burst: drops of three rows (1,000)")
     parser.add_argument("--requests", type=int, help="serve: requests under load (10,000)")
     parser.add_argument("--swaps", type=int, help="serve: swaps of the memory slope (1,000)")

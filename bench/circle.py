@@ -98,8 +98,8 @@ def entry(folder: Path, action: str) -> dict[str, Any] | None:
     return next((line for line in found if line["action"] == action), None)
 
 
-def wait(condition: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def wait(condition: Any, patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("waited in vain")

@@ -19,10 +19,16 @@ HELP = """\
 /reset          begin anew: what was said goes with no new message
 /history        what was said
 /why            which release gave the last answer
++               the last answer was right
+-               the last answer was wrong
+= TEXT          it was wrong, and TEXT is right; what you rate may be trained on
 /delete         delete this session on the server, and begin another
 /quit           leave (Ctrl-D too); Ctrl-C breaks an answer off"""
+RATINGS = {"+": "positive", "-": "mistake", "=": "correction"}
 LENGTHS = ("auto", "short", "medium", "long")
 PROMPT = "> "
+MOST_TURNS = 20  # that go with feedback; an even number, so that they begin with the user
+THANKS = {"positive": "right", "mistake": "wrong", "correction": "corrected"}
 
 
 @click.command()
@@ -77,7 +83,9 @@ class Talker:
     def attend(self, said: str) -> None:
         """A message or a command; what goes wrong is told, and the talk goes on."""
         try:
-            if said.startswith("/"):
+            if said in RATINGS or said.startswith("= "):
+                self.rate(RATINGS[said[0]], said[1:].strip())
+            elif said.startswith("/"):
                 self._command(*said[1:].split(maxsplit=1))
             else:
                 self.say(said)
@@ -100,6 +108,21 @@ class Talker:
             elif event["type"] == "done":
                 click.echo()
                 self._session, self._last = event["session_id"], event
+
+    def rate(self, kind: str, right: str = "") -> None:
+        """Tell the server that its last answer was right, wrong, or what would have been right. Raises LoradError."""
+        if not self._last or not self._session:
+            _note("nothing was answered yet")
+            return
+        if kind == "correction" and not right:
+            _note("write what would have been right behind the =", fg="red")
+            return
+        session = self._server.history(self._session)
+        said = {"response_id": self._last["response_id"], "model": session["model"], "kind": kind, "user": self._session, "consent": True}
+        if right:
+            said["correction"] = right
+        kept = self._server.rate(said | {"messages": _up_to(session, self._last["response_id"])})
+        _note(f"{THANKS[kind]}; kept for {kept['adapter']} as {kept['id'][:12]}")
 
     def _command(self, name: str = "", word: str = "") -> None:
         commands: dict[str, Callable[[str], None]] = {
@@ -153,6 +176,15 @@ class Talker:
 
     def _models(self) -> list[str]:
         return [str(model["id"]) for model in self._server.get("/v1/models")["data"]]
+
+
+def _up_to(session: dict[str, Any], response: str) -> list[dict[str, str]]:
+    """The turns that went with an answer, and the answer: with them feedback stands where the server keeps no conversations."""
+    told = session["messages"]
+    end = next(place for place, said in enumerate(told) if said.get("response_id") == response) + 1
+    begin = session["context_from"] if session["context_from"] < end else 0
+    kept = told[max(begin, end - MOST_TURNS) : end]
+    return [{"role": said["role"], "content": said["content"]} for said in kept]
 
 
 def _server(url: str, config: str | None) -> "Server":

@@ -74,7 +74,7 @@ def follow_names(config: Any) -> None:
     """What else a config names must be right too: own schemas, profiles, times of schedules. Raises LoradError."""
     from datetime import UTC, datetime
 
-    from daemon.schedules import Times, zone_of
+    from daemon.schedules import Times, check_crons, zone_of
     from ranking.metrics.targets import check_metrics
     from rendering.ownspecs import load_specs
     from rendering.profiles import check_profiles
@@ -90,6 +90,7 @@ def follow_names(config: Any) -> None:
     check_suites(config.ranking.suites, Home(Path(config.home)).suites)
     for name, entry in config.schedule.entries.items():
         Times(name, entry, zone_of(config.schedule), datetime.now(UTC))  # noqa: TID251 - a person looks now
+    check_crons(config)
 
 
 def _of_file(config: str | None) -> tuple[dict[str, Any], dict[str, str]]:

@@ -131,20 +131,20 @@ def _source_in(sidecar: Path) -> str:
 
 
 def _fingerprints(home: "Home", rows: Sequence[str]) -> Iterator[str]:
-    """The fingerprints of rows that are named by drop and lines, or that stand in a file. Raises UsageError."""
-    from store.rowprints import fingerprint, lines_of
+    """By what rows are found again that are named by drop and lines, or that stand in a file. Raises UsageError."""
+    from store.rowprints import fingerprint, lines_of, marks_of
 
     for name in rows:
         drop, colon, numbers = name.rpartition(":")
         packed = _accepted(home) / drop / "rows" / "rows.jsonl.zst" if drop.strip(".") and "/" not in drop else None
         if colon and packed is not None and packed.is_file():
             wanted = _numbers(numbers)
-            found = {number: fingerprint(line) for number, line in enumerate(lines_of(packed), 1) if number in wanted}
-            if missing := sorted(wanted - {number for number, mark in found.items() if mark}):
+            found = {number: line for number, line in enumerate(lines_of(packed), 1) if number in wanted}
+            if missing := sorted(wanted - {number for number, line in found.items() if fingerprint(line)}):
                 raise UsageError(f"{drop} has no row in line {missing[0]}", hint="lines are counted from 1", code="LINE_UNKNOWN")
-            yield from found.values()
+            yield from (mark for line in found.values() for mark in marks_of(line))
         elif Path(name).is_file():
-            yield from (mark for line in lines_of(Path(name)) if (mark := fingerprint(line)))
+            yield from (mark for line in lines_of(Path(name)) for mark in marks_of(line))
         else:
             raise UsageError(f"{name!r} is neither DROP:LINES of an accepted drop nor a file", hint="for example drop-…:3,8-10", code="ROWS_UNKNOWN")
 
@@ -179,9 +179,11 @@ def _plan(home: "Home", wanted: dict[str, list[str]]) -> "tuple[Forget, Traces]"
 def _show_plan(order: "Forget", found: "Traces", output: str) -> None:
     from store.codec import to_plain
     from store.forgets import OUTSIDE
+    from store.rowprints import is_sense
 
     if output == "json":
-        show_json({"named": {"rows": len(order.rows), "drops": list(order.drops)}, "found": to_plain(found), "outside": list(OUTSIDE)})
+        rows = sum(not is_sense(mark) for mark in order.rows)
+        show_json({"named": {"rows": rows, "drops": list(order.drops)}, "found": to_plain(found), "outside": list(OUTSIDE)})
         return
     for part in found.parts:
         after = f"{part.left} stay, in a drop that takes its place" if part.left else "nothing of it stays"

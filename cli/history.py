@@ -25,6 +25,7 @@ def history(adapter: str, with_scores: bool, config: str | None, output: str) ->
     In JSON: `live` (the boxes' own lines), `scores`, `tallies`, `incidents`, `regressions`.
     """
     from core.names import parse_adapter
+    from core.opinions import by_day
     from core.trends import regressions
     from store.codec import to_plain
     from store.config_file import config_path, home_of
@@ -35,7 +36,8 @@ def history(adapter: str, with_scores: bool, config: str | None, output: str) ->
     entries, known = history_of(home, name), performance_of(home, name)
     told_first = first_target(entries)
     incidents = list(incidents_in(told_first))
-    tallies = (*known.tallies, *incidents_by_day(told_first, datetime.now(UTC)))  # noqa: TID251 - a person asks now
+    now = datetime.now(UTC)  # noqa: TID251 - a person asks now
+    tallies = (*by_day(known.tallies, now), *incidents_by_day(told_first, now))
     worse = regressions(name, known.scores, tallies, live_of(home).get(name))
     if output == "json":
         told = {"live": entries, "scores": to_plain(known.scores), "tallies": to_plain(known.tallies)}
@@ -71,6 +73,8 @@ def _scores(known: "Performance", entries: Sequence[Mapping[str, Any]], everythi
 
 
 def _tallies(known: "Performance") -> Iterator[str]:
+    from core.trends import USER_SATISFACTION
+
     sums: dict[tuple[str, int], list[float]] = {}
     for one in known.tallies:
         held = sums.setdefault((one.measure, one.version), [0.0, 0.0])
@@ -79,7 +83,9 @@ def _tallies(known: "Performance") -> Iterator[str]:
     if sums:
         yield "counted while it served:"
     for (measure, version), (hits, out_of) in sums.items():
-        yield f"  v{version:<4} {measure}  {hits:g} of {out_of:g} ({hits / out_of:.3g})" if out_of else f"  v{version:<4} {measure}  nothing yet"
+        of = f"v{version}" if version else "base"
+        told = out_of - hits if measure == USER_SATISFACTION else hits
+        yield f"  {of:<5} {measure}  {told:g} of {out_of:g} ({told / out_of:.3g})" if out_of else f"  {of:<5} {measure}  nothing yet"
 
 
 def _worse(one: "Regression") -> str:

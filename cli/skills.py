@@ -117,7 +117,7 @@ def _address(config: "Config", name: str) -> tuple[str, int]:
 @skills.command()
 @click.argument("name", required=False)
 @click.option("--count", type=click.IntRange(1, 100_000), required=True, metavar="N", help="Rows of each skill.")
-@click.option("--level", type=click.IntRange(min=1), default=1, show_default=True, metavar="L", help="Level of the puzzles.")
+@click.option("--level", type=click.IntRange(min=1), metavar="L", help="Level of the puzzles; else the one that the skill is learnt at.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="S", help="First seed; else the first that was not drawn yet.")
 @click.option("--force", is_flag=True, help="Draw seeds that were drawn before, and train on their rows once more.")
 @config_option
@@ -127,6 +127,7 @@ def generate(name: str | None, config: str | None, output: str, **words: Any) ->
     from core.errors import UsageError
     from corpus.curriculum.drawing import Order, draw_into_inbox
     from corpus.curriculum.skills import known_skills, skill_of
+    from store.curriculum import read_course
 
     settings, home = _setting(config)
     chosen = [skill_of(settings, each) for each in ([name] if name else known_skills(settings))]
@@ -135,7 +136,9 @@ def generate(name: str | None, config: str | None, output: str, **words: Any) ->
     home.prepare()
     told = []
     for skill in chosen:
-        order = Order(count=words["count"], level=words["level"], seed=words["seed"], again=words["force"])
+        course = read_course(home, skill.name)
+        level = words["level"] or (course.level if course is not None else skill.settings.level)
+        order = Order(count=words["count"], level=level, seed=words["seed"], again=words["force"])
         batch, dropped = draw_into_inbox(home, settings, skill, order, datetime.now(UTC))  # noqa: TID251 - a person draws now
         told.append(batch.lineage | {"rows": len(batch.rows), "left_out": batch.left_out, "adapter": skill.adapter, "file": str(dropped.path)})
         if output != "json":

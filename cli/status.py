@@ -16,6 +16,7 @@ from store.paths import Home
 
 WATCH_EVERY_S = 0.5
 STALE_S = 30.0  # the heartbeat is written every second: a daemon with an older one hangs
+SIGNALS = {"rows": "rows pending", "review": "in review", "quarantined": "quarantined", "capped": "over a cap"}
 BAR = 30
 MOST_SHOWN = 5  # alerts, trainings
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -124,6 +125,7 @@ def as_text(home: Home, found: Found | None, life: Found) -> str:
     lines += _schedule(found.get("schedule") or {})
     lines += _inbox(found.get("inbox") or {})
     lines += _gate(found.get("gate") or {})
+    lines += _signals(found.get("feedback") or {})
     lines += _jobs(found)
     lines += _live(found)
     lines += _machine(found)
@@ -159,6 +161,16 @@ def _schedule(schedule: Found) -> list[str]:
     """Why nothing trains, where a person or the calendar says so."""
     lines = [f"  paused   {schedule['paused']}; go on: lorad jobs resume"] if schedule.get("paused") else []
     return lines + ([f"  closed   {schedule['closed']}"] if schedule.get("closed") else [])
+
+
+def _signals(feedback: Found) -> list[str]:
+    """What people said of answers and what is not learnt yet; and what waits for a person."""
+    lines = []
+    for adapter, counts in feedback.items():
+        told = [f"{counts[key]:,} {words}" for key, words in SIGNALS.items() if counts.get(key)]
+        lines += [f"  signals  {adapter}: {', '.join(told)}"] if told else []
+        lines += [f"  signals  {adapter}: source {source!r} is quarantined: {why}" for source, why in counts.get("held_sources", {}).items()]
+    return lines
 
 
 def _inbox(inbox: Found) -> list[str]:

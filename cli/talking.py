@@ -57,6 +57,10 @@ class Server:
         """Delete the session. Raises LoradError."""
         self._json("DELETE", f"{PATH}/history?{urlencode({'session_id': session})}")
 
+    def rate(self, said: Mapping[str, Any]) -> Json:
+        """Send feedback on an answer; what the server says it kept. Raises LoradError."""
+        return self._json("POST", "/v1/feedback", said)
+
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Json:
         with self._asked(method, path, body) as response:
             found: Json = json.loads(response.read())

@@ -250,6 +250,41 @@ def verdict_waits(scene: Scene) -> Iterator[Alert]:
 
 
 @lasting
+def iteration_waits(scene: Scene) -> Iterator[Alert]:
+    """A round of the loop waits for a person, and not with a held job: its rows, or what it made of a release that is live."""
+    for seen in scene.facts.iterations:
+        one = seen.iteration
+        job = scene.facts.jobs.get(one.job)
+        if one.pause and not (job is not None and isinstance(job.facts, Held)):
+            yield Alert(
+                rule="iteration_waits",
+                about=one.id,
+                severity=Severity.WARNING,
+                title=f"{one.adapter}: an iteration waits for your decision in stage {one.state.value}",
+                reason=one.pause,
+                next=f"lorad iteration show {one.id}; lorad iteration continue {one.id} (or stop)",
+                job=one.job,
+                adapter=one.adapter,
+            )
+
+
+@passing
+def iteration_went_back(scene: Scene) -> Iterator[Alert]:
+    """A round of the loop has ended with its release taken back."""
+    for one in _of_kind(scene, "iteration.rolled_back"):
+        yield Alert(
+            rule="iteration_went_back",
+            about=one.about,
+            severity=Severity.WARNING,
+            title=f"{one.words.get('adapter', '')}: the release of an iteration was taken back",
+            reason=one.words.get("reason", ""),
+            next=f"lorad iteration show {one.about}",
+            job=one.words.get("job", ""),
+            adapter=one.words.get("adapter", ""),
+        )
+
+
+@lasting
 def quality_fell(scene: Scene) -> Iterator[Alert]:
     """What an adapter serves is proven to be worse than before: by a verdict's measures, by feedback, or by incidents."""
     for one in scene.facts.regressions:

@@ -9,6 +9,7 @@ from core.commands import Command
 from core.config import Config
 from core.forgets import ForgetSeen
 from core.gate import GateResult
+from core.iterations import IterationSeen
 from core.jobviews import EndedJob, JobViews
 from core.records import Drop, Job
 from core.tasks import ChildSeen
@@ -170,6 +171,7 @@ class Facts:
     targets: tuple[TargetSeen, ...] = ()
     commands: tuple[Command, ...] = ()
     forgets: tuple[ForgetSeen, ...] = ()  # orders to forget that are not done
+    iterations: tuple[IterationSeen, ...] = ()  # those that have not ended
     forgotten: frozenset[str] = frozenset()  # SHA-256 of drops that were forgotten
     versions: Mapping[str, int] = field(default_factory=dict)  # adapter -> highest version taken
     releases: Mapping[str, int] = field(default_factory=dict)  # release id -> version, of the releases on this box

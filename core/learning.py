@@ -115,6 +115,8 @@ class CriteriaConfig(Section):
     """Most of the rows that may not be tokenised."""
     max_gradient_norm: Annotated[float, Field(ge=0)] = 100
     """Largest gradient norm of a training; 0 means no bound."""
+    patience: Annotated[int, Field(ge=0)] = 3
+    """Most checkpoints of a training after the best one; more only warns, as the best one is taken. 0 means no bound."""
     primary_metric: str = ""
     """Metric of the verdict that must reach min_primary; empty means none."""
     min_primary: float = 0.75
@@ -129,6 +131,8 @@ class CriteriaConfig(Section):
     """Fewest answers a second in a rehearsal; 0 means no bound."""
     max_use_share: Share = 0.8
     """Most use of CPU, GPU and memory of the serving box."""
+    hardware: Literal["auto", "warns", "holds"] = "auto"
+    """What a missed bound of latency, answers a second or use does; auto holds where the serving box has a GPU, else it warns."""
 
 
 class SkillConfig(Section):
@@ -155,6 +159,12 @@ class SkillConfig(Section):
         if not value.startswith(("http://", "https://")):
             raise ValueError("a teacher is reached by http:// or https://")
         return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _has_room_between(self) -> "SkillConfig":
+        if self.down_share >= self.up_share:
+            raise ValueError(f"down_share = {self.down_share:g} must be below up_share = {self.up_share:g}, or the level moves to and fro")
+        return self
 
     @field_validator("adapter")
     @classmethod

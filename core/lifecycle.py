@@ -67,6 +67,7 @@ TABLE: dict[JobState, dict[Event, JobState]] = {
         E.CANCEL: S.CANCELLED,
         E.TARGET_REFUSED: S.FAILED,
         E.FAIL: S.FAILED,
+        E.HOLD: S.HELD,
     },
     S.RELEASED: {},
     S.REFUSED: {},

@@ -23,6 +23,7 @@ from core.records import (
     Training,
     VerdictWord,
 )
+from core.rounds import held_back
 from core.steps import Move, Record, SetAside, StartChild, Step, StopChild
 from core.tasks import ChildSeen
 
@@ -138,7 +139,7 @@ def decide_ranking(job: Job, facts: Facts, free_slots: list[int], now: datetime)
     elif incumbent is not None and incumbent not in facts.releases:
         yield _hold(job, ranking, f"evidence missing: the bytes of the incumbent {incumbent[:12]} are not in adapters/", now)
     elif ranking.word is not None:
-        yield from _after_verdict(job, ranking, ranking.word, now)
+        yield from _after_verdict(job, ranking, facts, now)
     elif not facts.stopping and not facts.refused and facts.disk.has_room():
         yield from _next_file(job, ranking, free_slots)
 
@@ -177,9 +178,14 @@ def _hold(job: Job, ranking: Ranking, reason: str, now: datetime) -> Step:
     return Move(job=job.id, event=Event.HOLD, facts=Held(since=now, reason=reason, ranking=ranking))
 
 
-def _after_verdict(job: Job, ranking: Ranking, word: VerdictWord, now: datetime) -> Iterator[Step]:
+def _after_verdict(job: Job, ranking: Ranking, facts: Facts, now: datetime) -> Iterator[Step]:
+    word = ranking.word
     if word is VerdictWord.PROMOTE:
-        yield Move(job=job.id, event=Event.PROMOTE, facts=Releasing(since=now, ranking=ranking))
+        held = held_back(job, facts)
+        if held is None:
+            yield Move(job=job.id, event=Event.PROMOTE, facts=Releasing(since=now, ranking=ranking))
+        elif held:
+            yield _hold(job, ranking, f"an iteration missed a criterion: {held}", now)
     elif word is VerdictWord.HOLD:
         yield _hold(job, ranking, ranking.reason, now)
     else:

@@ -10,13 +10,15 @@ from core.facts import Facts
 from core.forgetting import closed_adapters, decide_forgets
 from core.intake import decide_intake
 from core.lifecycle import Event
+from core.loopsteps import RecordIteration
 from core.progress import decide_held, decide_ranking, decide_training
 from core.queue import decide_start, usable_slots
 from core.records import Job, JobState
 from core.requests import decide_requests
 from core.rollout import decide_releasing, mend_wishes
+from core.rounds import decide_iterations
 from core.safeguards import go_back, mend_terms
-from core.steps import CannotDecide, Decision, Move, PauseQueue, StartChild, Step
+from core.steps import CannotDecide, Decision, Move, PauseQueue, Record, StartChild, Step
 
 
 def decide(facts: Facts, now: datetime) -> Decision:
@@ -28,13 +30,17 @@ def _decide(facts: Facts, now: datetime) -> Iterator[Step]:
     free_slots = usable_slots(facts)
     touched: set[str] = set()
     for request in decide_requests(facts, now):
-        touched.add(getattr(request, "job", ""))
+        touched.add(request.iteration.id if isinstance(request, RecordIteration) else getattr(request, "job", ""))
         if isinstance(request, PauseQueue):
             free_slots.clear()
         yield request
     for step in decide_forgets(facts, now):
         if (about := getattr(step, "job", "")) not in touched or not about:
             touched.add(about)
+            yield step
+    for step in decide_iterations(facts, now, touched):
+        if (about := getattr(step, "job", "")) not in touched or not about:
+            touched |= {about} if isinstance(step, Move | Record) else set()
             yield step
     yield from decide_holds(facts)
     for job in sorted(facts.views.active.values(), key=lambda job: job.id):

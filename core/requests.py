@@ -14,12 +14,27 @@ from core.facts import Facts, incumbent_of, live_release
 from core.forgetting import is_touched
 from core.housekeeping import KINDS, decide_housekeeping
 from core.lifecycle import Event, step
+from core.loopsteps import FireTrigger, HearFeedback, SetContinuous, SetLevel
 from core.progress import ended_by_person
 from core.queue import pause_words
 from core.rated import decide_rating, is_rated_since
 from core.records import Held, Job, JobState, Queued, Ranking, Releasing, StateFacts, Training
+from core.rounds import asked_of
 from core.safeguards import ask_trial, trial_of
-from core.steps import BeginForget, Move, PauseQueue, Record, RecordForget, ReloadConfig, Reply, ResumeQueue, RetryJob, SetAside, SetWish, Step
+from core.steps import (
+    BeginForget,
+    Move,
+    PauseQueue,
+    Record,
+    RecordForget,
+    ReloadConfig,
+    Reply,
+    ResumeQueue,
+    RetryJob,
+    SetAside,
+    SetWish,
+    Step,
+)
 from core.wire import Wish
 
 EVIDENCE_MISSING = "evidence missing"  # begins the reason of a job that is held because nothing could be judged
@@ -74,6 +89,17 @@ def _decide(command: Command, facts: Facts, now: datetime) -> Iterator[Step]:
             yield ReloadConfig(command=command)
         case CommandKind.FORGET:
             yield from _forget(command, facts)
+        case CommandKind.FEEDBACK:
+            yield HearFeedback(command=command)
+        case CommandKind.TRIGGER:
+            yield FireTrigger(command=command)
+        case CommandKind.CURRICULUM:
+            yield SetLevel(command=command)
+        case CommandKind.CONTINUOUS:
+            yield SetContinuous(command=command)
+        case CommandKind.ITERATION:
+            asked = asked_of(command, facts)
+            yield from _decide(asked, facts, now) if isinstance(asked, Command) else asked
         case kind if kind in KINDS:
             yield from decide_housekeeping(command, facts)
         case CommandKind.PAUSE | CommandKind.RESUME if not command.job:

@@ -8,6 +8,7 @@ from core.facts import Due, Entry
 from core.forgets import Forget
 from core.jobviews import EndedJob
 from core.lifecycle import Event
+from core.loopsteps import LoopStep
 from core.ratings import Rating
 from core.records import Kind, StateFacts
 from core.wire import Terms, Trial, Wish
@@ -376,6 +377,7 @@ Step = (
     | PinRelease
     | MarkRelease
     | ImportAdapter
+    | LoopStep
     | BeginForget
     | RecordForget
     | WorkForget

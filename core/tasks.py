@@ -196,6 +196,7 @@ class ChildSeen:
     patience: tuple[float, float] | None = None  # hang_s and hang_factor as its job froze them; None: its spec has none
     median_step_s: float | None = None  # alive: of its last steps; None before the first
     step: int = 0  # the last one that it told of
+    steps: int = 0  # of all; 0: it has not told
     micro_batch: int = 0  # most rows of a forward pass, as it told; 0: it has not
     status: int | None = None  # ended: its exit status, where it ended by itself
     signal: int = 0  # ended: the signal that ended it

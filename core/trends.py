@@ -23,6 +23,8 @@ from typing import Literal
 CONFIDENCE = 0.995
 Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
 Z_95 = NormalDist().inv_cdf(0.975)  # of the intervals that a verdict brings
+USER_SATISFACTION = "user_satisfaction"  # a tally of the dissatisfied, told as the share of the others
+CORRECTION_RATE = "correction_rate"  # a tally that is told and takes nothing back: programs judge too, and how much they do changes with the config
 
 
 class Counted(StrEnum):
@@ -277,13 +279,13 @@ def _compared(adapter: str, against: Against, before: Sequence[Tally], now: Sequ
         version=last.version,
         against=against,
         since=since,
-        before=hits_before / out_of_before,
-        now=hits / out_of,
+        before=told_share(last.measure, hits_before / out_of_before),
+        now=told_share(last.measure, hits / out_of),
         worse_by=change.mean,
         low=change.low,
         high=change.high,
         count=out_of,
-        goes_back_to=before[-1].release if against is Against.BEFORE else None,
+        goes_back_to=before[-1].release if against is Against.BEFORE and last.measure != CORRECTION_RATE else None,
         counted=True,
     )
 
@@ -293,6 +295,11 @@ def _sums(tallies: Sequence[Tally]) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------- intervals
+
+
+def told_share(measure: str, share: float) -> float:
+    """What people are told of a tally's share or rate: of user_satisfaction the satisfied, else what went wrong."""
+    return 1 - share if measure == USER_SATISFACTION else share
 
 
 def difference(counted: Counted, before: tuple[float, float], now: tuple[float, float]) -> Change:

@@ -173,6 +173,8 @@ class Capacity:
     base_sha256: str
     engine: str
     pid: int
+    use: Mapping[str, float] = field(default_factory=dict)  # cpu, memory and, where the box has one, gpu -> share in use
+    spooled: int = 0  # number of the newest signal that can be fetched; 0: none waits for that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from core.alerts import RULES, Alert, Happening, Scene, find, holds, window_key
+from core.alerts import RULES, Alert, Happening, Scene, Severity, find, holds, window_key
 from core.errors import IntegrityError
 from core.facts import Facts
 from core.measures import Measure
@@ -178,6 +178,10 @@ class Alerts:
         if self._shown is None or self._shown[0] is not self._record.book or monotonic_s() > self._shown[1]:
             self._shown = (self._record.book, monotonic_s() + SHOWN_FOR_S, shown(self._record.book, now))
         return self._shown[2]
+
+    def critical(self) -> tuple[Alert, ...]:
+        """The critical alerts that are open."""
+        return tuple(entry.alert for entry in self._record.book.entries.values() if entry.is_open and entry.alert.severity is Severity.CRITICAL)
 
     def notices(self) -> dict[str, Any]:
         """How the sending fares."""

@@ -126,7 +126,8 @@ class Children:
             if status is None:
                 if child.ending is not None:
                     child.ending.turn()
-                return ChildSeen(ref=ref, alive=True, silent_s=vigil.silent_s, patience=vigil.patience, median_step_s=vigil.median_step_s, step=vigil.step)
+                signs = {"silent_s": vigil.silent_s, "patience": vigil.patience, "median_step_s": vigil.median_step_s}
+                return ChildSeen(ref=ref, alive=True, **signs, step=vigil.step, steps=vigil.steps)  # type: ignore[arg-type]
             self._ended[job] = _ended(child, status)
             del self._running[job]
             if len(self._ended) > MOST_ENDED:
@@ -141,7 +142,7 @@ class Children:
         if child is None or machine.end_group(child.process) is not None:
             return
         if hung and child.ending is None:
-            child.ending = Ending(self._home.runs(job) / child.run, child.process, hung)
+            child.ending = Ending(child.vigil.run, child.process, hung)
         elif not hung and not child.stopped and child.ending is None:
             child.process.terminate()
             child.stopped = True

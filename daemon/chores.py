@@ -33,6 +33,14 @@ TABLE: dict[str, str] = {
     "recall": "store.recall:chore_recall",
     "forget": "store.rebuilding:chore_forget",
     "import": "deploy.importing:chore_import",
+    "iteration": "daemon.measuring:chore_measure",
+    "batch": "feedback.batch:chore_batch",
+    "signals": "feedback.importers.reading:chore_signals",
+    "peers": "feedback.peers:chore_peers",
+    "draw": "corpus.curriculum.generation:chore_draw",
+    "exam": "corpus.curriculum.generation:chore_exam",
+    "marks": "corpus.curriculum.generation:chore_marks",
+    "weaknesses": "feedback.weaknesses:chore_weaknesses",
 }
 URGENT = frozenset({"alert", "trash"})  # not at low priority: a person, or a full disk, waits for it
 

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -60,6 +60,7 @@ class Forgets:
         self._index, self._home, self._worker = index, index.home, worker
         self._train_again, self._tell = train_again, tell
         self._open = {order.id: _Known(order) for order in read_orders(self._home) if order.stage is not Stage.DONE}
+        self.cut_signals: Callable[[Iterable[str]], None] = lambda ids: None  # nobody stores any, until the daemon names who does
         worker.hear(FORGET, self._on_done)
 
     def look(self) -> tuple[ForgetSeen, ...]:
@@ -178,6 +179,7 @@ class Forgets:
         elif "made" in result:
             known.made = {drop: parse(Rebuilt, json.dumps(made)) for drop, made in result["made"].items()}
         else:
+            self.cut_signals(result.get("signals", ()))
             known.swept = tuple(parse(Removed, json.dumps(one)) for one in result["swept"])
 
     # ---------------------------------------------------------------- drops in place of drops

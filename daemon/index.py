@@ -23,7 +23,7 @@ from daemon import resting
 from daemon.findings import shown
 from daemon.ownership import Objection, objection
 from daemon.pages import Pages
-from daemon.schedules import Schedules
+from daemon.schedules import Schedules, check_crons
 from daemon.shelf import Shelf
 from rendering.ownspecs import load_specs
 from rendering.profiles import check_profiles, profile_of
@@ -130,6 +130,7 @@ class Index:
             check_metrics(resolved.config)
         check_suites(resolved.config.ranking.suites, self.home.suites)
         require_servable(resolved.config)
+        check_crons(resolved.config)
         self.schedules.follow(resolved.config.schedule)
         self.trained_specs = tuple(id for id, spec in specs.items() if spec.objective in TRAINED)
         self.config = resolved.config

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -15,14 +14,29 @@ from types import FrameType
 
 from core.batches import in_runs
 from core.errors import LockHeldError
+from core.loopsteps import FireTrigger, HearFeedback, RecordIteration, SetContinuous, SetLevel, WorkIteration
 from core.reconcile import decide
 from core.records import ENDED
-from core.steps import BeginChore, BeginForget, ImportAdapter, MarkRelease, PinRelease, RecordForget, ReloadConfig, Reply, Step, StopChild, WorkForget
+from core.steps import (
+    BeginChore,
+    BeginForget,
+    ImportAdapter,
+    MarkRelease,
+    PinRelease,
+    RecordForget,
+    ReloadConfig,
+    Reply,
+    Step,
+    StopChild,
+    WorkForget,
+)
 from daemon import clock
 from daemon.apply import Applier, describe
 from daemon.bounds import LogBounds
 from daemon.children import Children
+from daemon.curriculum import Curriculum
 from daemon.disk import Disk, check_space, raise_if_broken
+from daemon.feedback import Feedback
 from daemon.forgetting import Forgets
 from daemon.gatekeeper import BACKGROUND, Gatekeeper
 from daemon.gatespec import warming_spec
@@ -30,15 +44,21 @@ from daemon.housekeeping import Housekeeping
 from daemon.importing import Imports
 from daemon.index import Incident, Index
 from daemon.intake import Gates
+from daemon.iterations import Iterations
 from daemon.links import Links
 from daemon.notify import Notifier
 from daemon.observe import Observer
+from daemon.opinions import Opinions
+from daemon.peers import Peers
 from daemon.pids import PIDManager, end_orphans
+from daemon.prerequisites import note_prerequisites
 from daemon.reload import Reloader, write_in_force
 from daemon.snapshots import SnapshotService
 from daemon.status import Status
+from daemon.triggers import Triggers
 from daemon.warming import wanted
 from daemon.watcher import FileWatcher
+from daemon.weaknesses import WeaknessWatch
 from daemon.worker import BackgroundWorker, Chore
 from store.commands import sweep_answers
 from store.config import ConfigLoader
@@ -59,7 +79,6 @@ ANSWERS_KEPT_S = 600.0
 APPLY_S = 2.0  # so long a tick applies steps; the rest is decided again by the next, so that a stop or a reload is heard
 STOP_STEP_S = 30.0  # asked of the service manager again and again while a child writes its checkpoint at the stop
 STOP_MOST_S = 900.0  # after that the manager's own bound counts
-PREREQUISITES = ("BASE_MISSING", "RSYNC_MISSING")
 
 
 class Daemon:
@@ -135,11 +154,26 @@ class Daemon:
         applier = Applier(index, self._instance, children, gates, status.tell)
         forgets = Forgets(index, worker, applier.train_again, status.tell)
         observer.look_at_forgets = forgets.look
+        feedback = Feedback(index, worker, status.tell)
+        status.count_signals, forgets.cut_signals = feedback.counts, feedback.shelf.cut
+        status.performance.opinions = Opinions(feedback.shelf, clock.now())
+        iterations = Iterations(index, worker, status.tell, status.critical_alerts)
+        observer.look_at_iterations = iterations.look
+        triggers = Triggers(index, feedback, iterations.is_stopped, status.tell)
+        triggers.readings.series_of = status.performance.series_of
+        curriculum = Curriculum(index, self._instance, worker, children, status.tell)
+        curriculum.is_stopped, status.measure_skills = iterations.is_stopped, curriculum.measures
         return Loop(
             index=index,
             observer=observer,
             applier=applier,
             forgets=forgets,
+            feedback=feedback,
+            peers=Peers(index, worker, feedback, status.tell),
+            iterations=iterations,
+            triggers=triggers,
+            curriculum=curriculum,
+            weaknesses=WeaknessWatch(index, worker, status.tell, feedback.counts),
             status=status,
             children=children,
             gates=gates,
@@ -212,6 +246,12 @@ class Loop:
     logs: LogBounds
     housekeeping: Housekeeping
     forgets: Forgets
+    feedback: Feedback
+    peers: Peers
+    iterations: Iterations
+    triggers: Triggers
+    curriculum: Curriculum
+    weaknesses: WeaknessWatch
     merged: dict[str, int] = field(default_factory=dict)  # target -> ledger sequence that is in live.jsonl
 
     def close(self) -> None:
@@ -228,14 +268,19 @@ class Loop:
         now = clock.now()
         self._guarded("starting the gate and the links", self._keep_children)
         facts = self.observer.look()
-        self._note_prerequisites()
+        note_prerequisites(self.index)
         self._guarded("merging the ledgers", self._merge_ledgers)
         self._guarded("background chores", self.worker.turn)
         if self.index.wants_recall():
             self.worker.submit(Chore(kind="recall", key="recall", spec={"now_s": clock.wall_s()}))
+        self._guarded("taking in signals", lambda: self.feedback.turn(now))
+        self._guarded("asking a peer", lambda: self.peers.look(now))
         self._guarded("bounding the logs", self.logs.look)
         self._guarded("keeping the disk", lambda: self.disk.tend(facts.disk, now))
         applied = self._apply(decide(facts, now).steps, now)
+        self._guarded("looking at the triggers", lambda: self.triggers.turn(facts))
+        self._guarded("teaching skills", lambda: self.curriculum.turn(facts, now))
+        self._guarded("looking for weaknesses", lambda: self.weaknesses.look(now))
         self._guarded("writing status", lambda: self.status.write(facts, now))
         self._guarded("sweeping old answers", lambda: sweep_answers(self.index.home, ANSWERS_KEPT_S, clock.wall_s()))
         return applied
@@ -303,6 +348,14 @@ class Loop:
             self.housekeeping.apply(step, now)
         elif isinstance(step, BeginForget | RecordForget | WorkForget):
             self.forgets.apply(step, now)
+        elif isinstance(step, RecordIteration | WorkIteration | SetContinuous):
+            self.iterations.apply(step, now)
+        elif isinstance(step, HearFeedback):
+            self.feedback.apply(step.command, now)
+        elif isinstance(step, FireTrigger):
+            self.triggers.fire(step.command, now)
+        elif isinstance(step, SetLevel):
+            self.curriculum.set_level(step.command, now)
         else:
             self.applier.apply(step, now)
 
@@ -313,26 +366,9 @@ class Loop:
         except OSError as error:
             self._tell_failure(what, "", error)
 
-    def _note_prerequisites(self) -> None:
-        """Say what the first job will need, and take it back once it is there."""
-        index = self.index
-        missing: dict[str, tuple[str, str]] = {}
-        if shutil.which("rsync") is None:
-            hint = "install rsync (apt-get install rsync); jobs train meanwhile and wait before shipping"
-            missing["RSYNC_MISSING"] = ("rsync is not on PATH: no release can be shipped", hint)
-        if index.base_sha256 is None:
-            hint = "run `lorad models pull`; files stay safe in drops/settling until then"
-            missing["BASE_MISSING"] = (f"no base model {index.config.model_path or index.config.model_name!r}", hint)
-        told = index.incident.code if index.incident else ""
-        if told in PREREQUISITES and told not in missing:
-            index.incident = None
-        for code, (what, hint) in missing.items():
-            if index.incident is None:
-                index.incident = Incident(clock.now(), code, what, hint)
-
     def pause_s(self) -> float:
         """How long to wait unless woken."""
-        if self.gates.new.is_busy() or self.disk.is_busy:
+        if self.gates.new.is_busy() or self.disk.is_busy or self.feedback.is_busy:
             return BUSY_TICK_S
         return WORK_TICK_S if self.index.jobs or self.index.has_drops_on_their_way() else IDLE_TICK_S
 

@@ -49,8 +49,17 @@ METRICS: dict[str, Metric] = {
     "gate_verdict_total": Metric("counter", "Verdicts on checkpoints: promote, hold, refuse."),
     "adapter_score": Metric("gauge", "What a verdict measured of the release that an adapter serves, by measure."),
     "adapter_regressions": Metric("gauge", "Measures by which an adapter is proven to be worse than before."),
+    "adapter_user_satisfaction": Metric("gauge", "Of the answers of the live release that users rated within a day, the share they liked."),
+    "adapter_user_satisfaction_answers": Metric("gauge", "How many answers that is taken over."),
+    "adapter_correction_rate": Metric("gauge", "Of the answers of the live release that anybody judged within a day, the share that was wrong."),
+    "adapter_correction_rate_answers": Metric("gauge", "How many answers that is taken over."),
     "adapter_incidents_total": Metric("counter", "Rollbacks and failed restores of an adapter's releases, by the word of the first target."),
+    "signals": Metric("gauge", "Signals of users by adapter and standing; rows are those pending that triggers count."),
+    "signals_total": Metric("counter", "Signals that were stored, by where they lay then."),
     "rollback_total": Metric("counter", "Rollbacks, by who asked."),
+    "skill_level": Metric("gauge", "Level at which a skill is learnt."),
+    "skill_accuracy": Metric("gauge", "Share of unseen rows of its level that what serves answered right in the last evaluation, by skill."),
+    "skill_baseline": Metric("gauge", "The same of the base itself, by skill."),
     "target_reachable": Metric("gauge", "1 where the inference box answers, by the target's name in the config."),
     "disk_free_bytes": Metric("gauge", "Free space of the disk that holds home."),
     "disk_free_inodes": Metric("gauge", "Free inodes of the disk that holds home, where it counts them."),
@@ -70,7 +79,8 @@ METRICS: dict[str, Metric] = {
 
 def measures_of(standing: Standing, tally: Tally, now: datetime) -> tuple[Measure, ...]:
     """Everything that is measured now, counts included."""
-    return (*_of_daemon(standing), *_of_queue(standing, tally, now), *_of_training(standing), *_of_machine(standing), *tally.counters.measures())
+    parts = (_of_daemon(standing), _of_queue(standing, tally, now), _of_training(standing), _of_signals(standing), _of_machine(standing))
+    return (*(measure for part in parts for measure in part), *tally.counters.measures())
 
 
 def _of_daemon(standing: Standing) -> Iterator[Measure]:
@@ -101,6 +111,12 @@ def _of_training(standing: Standing) -> Iterator[Measure]:
         if job["stage"] == "train":
             slot = (("slot", str(job["slot"])),)
             yield from (Measure(name, job[key], slot) for key, name in names.items() if job[key] is not None)
+
+
+def _of_signals(standing: Standing) -> Iterator[Measure]:
+    for adapter, counts in standing.feedback.items():
+        for name in ("rows", "pending", "review", "quarantined", "capped", "rejected", "queued"):
+            yield Measure("signals", counts[name], (("adapter", adapter), ("standing", name)))
 
 
 def _of_machine(standing: Standing) -> Iterator[Measure]:

@@ -12,6 +12,7 @@ from typing import Any
 from core.errors import IntegrityError
 from core.facts import DiskSeen, Due, Entry, Facts, TargetSeen
 from core.forgets import ForgetSeen
+from core.iterations import IterationSeen
 from core.records import Job, Kind, Ranking, Releasing, Training
 from core.tasks import ChildSeen
 from core.trends import Regression
@@ -71,6 +72,7 @@ class Observer:
         self.look_at_performance: Callable[[], tuple[Regression, ...]] = tuple  # nothing got worse, until then
 
         self.look_at_forgets: Callable[[], tuple[ForgetSeen, ...]] = tuple  # none, until the daemon names its own
+        self.look_at_iterations: Callable[[], tuple[IterationSeen, ...]] = tuple
 
     def look(self) -> Facts:
         """What is there now."""
@@ -108,6 +110,7 @@ class Observer:
             targets=self.targets(),
             commands=tuple(read_commands(index.home)),
             forgets=self.look_at_forgets(),
+            iterations=self.look_at_iterations(),
             forgotten=index.forgotten,
             versions=self._versions(),
             releases={release.id: release.version for release in index.releases.values()},

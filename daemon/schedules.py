@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from core.config import Config
 from core.errors import ConfigError, IntegrityError
 from core.facts import Due
 from core.sections import ScheduleConfig, ScheduleEntry
@@ -30,7 +31,17 @@ log = logging.getLogger(__name__)
 
 LEAST_S = 1.0  # between two times of an interval
 JUMP_S = 30.0  # a clock that is off by more between two looks was set
+ENTRIES, TRIGGERS = "schedule.entries", "triggers"  # of config
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # of cron: 0 and 7 are Sunday
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """The cron text of a trigger, as what comes by the clock."""
+
+    cron: str
+    every_s: float = 0.0
+    jitter_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +86,29 @@ def zone_of(config: ScheduleConfig) -> tzinfo:
 # ---------------------------------------------------------------- when an entry comes
 
 
-class Times:
-    """The times of one entry. Raises ConfigError where its cron text is wrong or names no time at all."""
+class Timed(Protocol):
+    """What comes by the clock: at the times of a cron text, or every so many seconds."""
 
-    def __init__(self, name: str, entry: ScheduleEntry, zone: tzinfo, since: datetime) -> None:
+    @property
+    def cron(self) -> str:
+        """Five cron fields; empty: none."""
+
+    @property
+    def every_s(self) -> float:
+        """Seconds between two times, instead of cron."""
+
+    @property
+    def jitter_s(self) -> float:
+        """Each time is put off by up to so many seconds."""
+
+
+class Times:
+    """The times of one entry. Raises ConfigError where its cron text is wrong or names no time at all.
+
+    Args: since: intervals count from here. where: the section of the config that the entry stands in.
+    """
+
+    def __init__(self, name: str, entry: Timed, zone: tzinfo, since: datetime, where: str = ENTRIES) -> None:
         self._every_hour = entry.cron.split()[1:2] in ([], ["*"])  # [] too where it is no cron text
         try:
             if not entry.cron and not entry.every_s >= LEAST_S:
@@ -86,9 +116,9 @@ class Times:
             self._triggers = _cron(entry.cron, zone) if entry.cron else [_interval(entry.every_s, since)]
             comes = self.after(since)
         except (ValueError, OverflowError) as error:
-            raise _wrong(name, entry, str(error)) from None
+            raise _wrong(f"{where}.{name}", entry, str(error)) from None
         if comes is None:
-            raise _wrong(name, entry, "it names a day that never comes")
+            raise _wrong(f"{where}.{name}", entry, "it names a day that never comes")
 
     def after(self, moment: datetime) -> datetime | None:
         """The first time after `moment`, in UTC."""
@@ -169,10 +199,10 @@ def _interval(every_s: float, since: datetime) -> Trigger:
     return made
 
 
-def _wrong(name: str, entry: ScheduleEntry, why: str) -> ConfigError:
+def _wrong(key: str, entry: Timed, why: str) -> ConfigError:
     said = f"cron = {entry.cron!r}" if entry.cron else f"every_s = {entry.every_s!r}"
     hint = 'five fields: minute hour day month weekday, for example "0 3 * * sat"' if entry.cron else "seconds: 3600 is an hour, 86400 a day"
-    return ConfigError(f"schedule.entries.{name}.{said}: {why}", hint=hint, code="CONFIG_VALUE")
+    return ConfigError(f"{key}.{said}: {why}", hint=hint, code="CONFIG_VALUE")
 
 
 # ---------------------------------------------------------------- the schedule as a whole
@@ -186,41 +216,51 @@ class _Now:
     elapsed_s: float
 
 
-class Schedules:
-    """What is due. Only the daemon has one; `lorad schedule` reads its file."""
+class Comings:
+    """When each of some entries comes, by a clock that may be wrong. Whoever has one keeps its plans.
+
+    Args: plans: as they were kept. keep: makes changed plans durable; raises OSError.
+    """
 
     def __init__(
-        self, home: Home, *, now: Callable[[], datetime] = clock.now, elapsed_s: Callable[[], float] = clock.elapsed_s, rng: random.Random | None = None
+        self,
+        plans: Mapping[str, Plan],
+        keep: Callable[[Mapping[str, Plan]], None],
+        *,
+        now: Callable[[], datetime] = clock.now,
+        elapsed_s: Callable[[], float] = clock.elapsed_s,
+        rng: random.Random | None = None,
     ) -> None:
-        self._home = home
+        self._keep = keep
         self._now = now
         self._elapsed_s = elapsed_s
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, protects nothing
-        self._config = ScheduleConfig()
-        self._zone: tzinfo = UTC
+        self._entries: Mapping[str, Timed] = {}
+        self._keys: Mapping[str, str] = {}
         self._times: dict[str, Times] = {}
-        self._plans: dict[str, Plan] = dict(read_plans(home))
+        self._zone: tzinfo = UTC
+        self._where = ENTRIES
+        self.plans: Mapping[str, Plan] = dict(plans)
         self._held_until_s: dict[str, float] = {}
         self._looked = _Now(now(), elapsed_s())
-        self._closed: tuple[datetime, str] | None = None
 
-    def follow(self, config: ScheduleConfig) -> None:
-        """Go by this schedule from now on. Raises ConfigError, and nothing has changed, where an entry is wrong.
+    def follow(self, entries: Mapping[str, Timed], keys: Mapping[str, str], zone: tzinfo, where: str = ENTRIES) -> None:
+        """Go by these entries from now on. Raises ConfigError, and nothing has changed, where one is wrong.
 
-        A new or changed entry begins now; one that was taken out is forgotten.
+        A new or changed one, by its key, begins now; one that was taken out is forgotten.
         """
-        now, zone = self._now(), zone_of(config)
-        known = {name: plan for name, plan in self._plans.items() if name in config.entries and plan.key == key_of(config.entries[name], zone)}
-        since = {name: known[name].since if name in known else now for name in config.entries}
-        times = {name: Times(name, entry, zone, since[name]) for name, entry in config.entries.items()}
-        self._config, self._zone, self._times, self._closed = config, zone, times, None
-        plans = {name: known.get(name) or self._planned(name, now, now, None) for name in config.entries}
-        changed, self._plans = plans != self._plans, plans
+        now = self._now()
+        known = {name: plan for name, plan in self.plans.items() if plan.key == keys.get(name)}
+        since = {name: known[name].since if name in known else now for name in entries}
+        times = {name: Times(name, entry, zone, since[name], where) for name, entry in entries.items()}
+        self._entries, self._keys, self._times, self._zone, self._where = entries, keys, times, zone, where
+        plans = {name: known.get(name) or self._planned(name, now, now, None) for name in entries}
+        changed, self.plans = plans != self.plans, plans
         self._replan(now)
         if changed:
-            write_plans(self._home, self._plans)
+            self._keep(self.plans)
 
-    def look(self) -> tuple[Due, ...]:
+    def look(self) -> dict[str, datetime]:
         """The entries whose time has come, each once, with the newest time that was due."""
         now, elapsed_s = self._now(), self._elapsed_s()
         slept = (now - self._looked.wall).total_seconds() - (elapsed_s - self._looked.elapsed_s)
@@ -228,20 +268,63 @@ class Schedules:
         if abs(slept) > JUMP_S:
             log.warning("the clock was set by %.0f s", slept, extra={"action": "clock_set"})
             self._replan(now)
-        due = []
-        for name, plan in self._plans.items():
-            if now >= plan.comes_at and elapsed_s >= self._held_until_s.get(name, elapsed_s):
-                entry = self._config.entries[name]
-                due.append(Due(entry=name, does=entry.does, adapter=entry.adapter, at=self._times[name].newest(plan.next, now)))
-        return tuple(due)
+        due = [name for name, plan in self.plans.items() if now >= plan.comes_at and elapsed_s >= self._held_until_s.get(name, elapsed_s)]
+        return {name: self._times[name].newest(self.plans[name].next, now) for name in due}
+
+    def fired(self, name: str, at: datetime) -> None:
+        """Remember that what an entry asks for at this time was begun, and when it comes again. Raises OSError; it counts all the same."""
+        now = self._now()
+        plan = self._planned(name, self.plans[name].since, max(now, at), at)
+        self.plans = {**self.plans, name: plan}
+        self._held_until_s[name] = self._elapsed_s() + max(0.0, (plan.next - now).total_seconds() / 2)
+        self._keep(self.plans)
+
+    def _planned(self, name: str, since: datetime, now: datetime, last: datetime | None) -> Plan:
+        entry, times = self._entries[name], self._times[name]
+        comes = times.after(now) or now + timedelta(days=366)
+        following = times.after(comes) or comes
+        room_s = min(entry.jitter_s, max(0.0, (following - comes).total_seconds() - 1))  # a time put off stays before the one after it
+        return Plan(key=self._keys[name], since=since, next=comes, put_off_s=self._rng.uniform(0, room_s), last=last)
+
+    def _replan(self, now: datetime) -> None:
+        """The clock was set back: what would come too late is planned from the present."""
+        for name, plan in self.plans.items():
+            if plan.since > now:
+                self._times[name] = Times(name, self._entries[name], self._zone, now, self._where)
+            comes = self._times[name].after(now)
+            if comes is not None and comes < plan.next:
+                self.plans = {**self.plans, name: replace(plan, since=min(plan.since, now), next=comes)}
+
+
+class Schedules:
+    """What is due. Only the daemon has one; `lorad schedule` reads its file."""
+
+    def __init__(
+        self, home: Home, *, now: Callable[[], datetime] = clock.now, elapsed_s: Callable[[], float] = clock.elapsed_s, rng: random.Random | None = None
+    ) -> None:
+        self._now = now
+        self._config = ScheduleConfig()
+        self._zone: tzinfo = UTC
+        self._comings = Comings(read_plans(home), lambda plans: write_plans(home, plans), now=now, elapsed_s=elapsed_s, rng=rng)
+        self._closed: tuple[datetime, str] | None = None
+
+    def follow(self, config: ScheduleConfig) -> None:
+        """Go by this schedule from now on. Raises ConfigError, and nothing has changed, where an entry is wrong.
+
+        A new or changed entry begins now; one that was taken out is forgotten.
+        """
+        zone = zone_of(config)
+        self._comings.follow(config.entries, {name: key_of(entry, zone) for name, entry in config.entries.items()}, zone)
+        self._config, self._zone, self._closed = config, zone, None
+
+    def look(self) -> tuple[Due, ...]:
+        """The entries whose time has come, each once, with the newest time that was due."""
+        found = ((name, self._config.entries[name], at) for name, at in self._comings.look().items())
+        return tuple(Due(entry=name, does=entry.does, adapter=entry.adapter, at=at) for name, entry, at in found)
 
     def fired(self, due: Due) -> None:
         """Remember that what `due` asks for was begun, and when the entry comes again. Raises OSError; it counts all the same."""
-        now = self._now()
-        plan = self._planned(due.entry, self._plans[due.entry].since, max(now, due.at), due.at)
-        self._plans = {**self._plans, due.entry: plan}
-        self._held_until_s[due.entry] = self._elapsed_s() + max(0.0, (plan.next - now).total_seconds() / 2)
-        write_plans(self._home, self._plans)
+        self._comings.fired(due.entry, due.at)
 
     def closed(self) -> str:
         """Why the calendar lets nothing train now, in words; empty: it does."""
@@ -251,21 +334,15 @@ class Schedules:
             self._closed = (now, in_words(found, self._zone) if found else "")
         return self._closed[1]
 
-    def _planned(self, name: str, since: datetime, now: datetime, last: datetime | None) -> Plan:
-        entry, times = self._config.entries[name], self._times[name]
-        comes = times.after(now) or now + timedelta(days=366)
-        following = times.after(comes) or comes
-        room_s = min(entry.jitter_s, max(0.0, (following - comes).total_seconds() - 1))  # a time put off stays before the one after it
-        return Plan(key=key_of(entry, self._zone), since=since, next=comes, put_off_s=self._rng.uniform(0, room_s), last=last)
 
-    def _replan(self, now: datetime) -> None:
-        """The clock was set back: what would come too late is planned from the present."""
-        for name, plan in self._plans.items():
-            if plan.since > now:
-                self._times[name] = Times(name, self._config.entries[name], self._zone, now)
-            comes = self._times[name].after(now)
-            if comes is not None and comes < plan.next:
-                self._plans = {**self._plans, name: replace(plan, since=min(plan.since, now), next=comes)}
+def check_crons(config: Config) -> None:
+    """Raises ConfigError where the cron text of a trigger is wrong, or names no time at all."""
+    zone = zone_of(config.schedule)
+    for name, trigger in config.triggers.items():
+        for place, conditions in (("any", trigger.any), ("all", trigger.all)):
+            for number, one in enumerate(conditions):
+                if one.cron:
+                    Times(f"{name}.{place}.{number}", Cron(one.cron), zone, clock.now(), TRIGGERS)
 
 
 def key_of(entry: ScheduleEntry, zone: tzinfo) -> str:

@@ -7,13 +7,14 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 from core.facts import DeviceSeen, Facts, TargetSeen
 from core.intake import over_quota
 from core.records import Ended, Held, Job, JobState, Ranking, Releasing, Training
+from core.signals import Counts
 from daemon import clock, logs, machine
 from daemon.index import Index
 from daemon.tally import Tally, oldest_queued
@@ -57,6 +58,7 @@ class Standing:
     at_work: list[Plain]  # every job with a child at work
     live: Plain
     targets: list[Plain]
+    feedback: Mapping[str, Plain]  # adapter -> its signals, counted
     disk: Plain
     devices: list[Plain]
     alerts: list[Plain]
@@ -66,7 +68,7 @@ class Standing:
 
     def as_json(self) -> Plain:
         """The values as they stand in status.json."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 def progress_of(index: Index) -> dict[str, Plain]:
@@ -88,6 +90,7 @@ class Look:
     now: datetime
     progress: Mapping[str, Plain]  # job -> the newest line of its child
     state: str = "running"
+    signals: Mapping[str, Counts] = field(default_factory=dict)
 
 
 def standing_of(look: Look, tally: Tally, process: Process) -> Standing:
@@ -109,6 +112,7 @@ def standing_of(look: Look, tally: Tally, process: Process) -> Standing:
         at_work=[row for row, job in zip(rows, jobs, strict=True) if child_of(job)],
         live=_live(facts),
         targets=[_target(target) for target in facts.targets],
+        feedback={adapter: _signals(counts) for adapter, counts in sorted(look.signals.items())},
         disk=_disk(facts, index),
         devices=[_device(device) for device in facts.devices],
         alerts=[],
@@ -178,6 +182,22 @@ def _target(target: TargetSeen) -> Plain:
         "code": seen.code if seen else "TARGET_UNKNOWN",
         "reason": seen.reason if seen else "the link has not looked yet",
         "hint": seen.hint if seen else "",
+    }
+
+
+def _signals(counts: Counts) -> Plain:
+    return {
+        "rows": counts.rows,
+        "oldest_at": _iso(counts.oldest_at),
+        "pending": counts.pending,
+        "mistakes": counts.mistakes,
+        "review": counts.review,
+        "quarantined": counts.quarantined,
+        "capped": counts.capped,
+        "rejected": counts.rejected,
+        "queued": counts.queued,
+        "by_source": dict(counts.by_source),
+        "held_sources": dict(counts.held_sources),
     }
 
 

@@ -5,13 +5,15 @@ waits for no reader of either. A change is told at once, but never so often that
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from core.alerts import Alert
 from core.facts import Facts
 from core.measures import Measure
+from core.signals import Counts
 from daemon import logs
 from daemon.alerts import Alerts, unclean_end
 from daemon.allowance import Allowance
@@ -46,6 +48,8 @@ class Status:
         self._metrics = MetricsFile(index.home)
         self._alerts: Alerts | None = None
         self.performance = Performance(index)
+        self.measure_skills: Callable[[], Iterable[Measure]] = tuple  # none, until the daemon names its own
+        self.count_signals: Callable[[], Mapping[str, Counts]] = dict  # none, until the daemon names its own
         self._progress_at_s = float("-inf")
         self._written_at_s = float("-inf")
         self._dirty = True
@@ -57,6 +61,10 @@ class Status:
         if happening is not None:
             self._tally.happen(happening)
         self._alerts = Alerts(self._tally, worker, now)
+
+    def critical_alerts(self) -> tuple[Alert, ...]:
+        """The critical alerts that are open."""
+        return self._alerts.critical() if self._alerts is not None else ()
 
     def tell(self, now: datetime, action: str, **fields: object) -> None:
         """Append a transition for `tail -F`, and count it."""
@@ -78,8 +86,8 @@ class Status:
         logs.flush()
         progress = progress_of(self._index)
         self._tally.count_tokens(progress)
-        standing = standing_of(Look(facts=facts, now=now, progress=progress, state=state), self._tally, self._process)
-        measures = (*measures_of(standing, self._tally, now), *self.performance.measures)
+        standing = standing_of(Look(facts=facts, now=now, progress=progress, state=state, signals=self.count_signals()), self._tally, self._process)
+        measures = (*measures_of(standing, self._tally, now), *self.performance.measures, *self.measure_skills())
         if self._alerts is not None:
             standing, measures = self._with_alerts(self._alerts, standing, measures, facts, now)
         self._tally.counters.save()

@@ -102,6 +102,10 @@ class Tally:
             known = self.index.drops.get(drop) or self._last_lost
             adapter = known.claim.adapter if known is not None and known.id == drop else ""
             self.happen(Happening(kind="drop.rejected", about=drop, words={"adapter": adapter, **_texts(fields, ("file", "code"))}))
+        if action == "iteration.rolled_back":
+            self.happen(Happening(kind=action, about=str(fields.get("iteration", "")), words=_texts(fields, ("adapter", "job", "reason"))))
+        if action == "signals.stored":
+            self.counters.add("signals_total", int(str(fields.get("count", 0))), labels={"standing": str(fields.get("standing", ""))})
         if action == "command.rollback" and fields.get("ok"):
             self.counters.add("rollback_total", labels={"cause": "person"})
 

@@ -35,21 +35,22 @@ class Vigil:
     """The signs of life of one child."""
 
     def __init__(self, run: Path, clock: Callable[[], float] = monotonic_s) -> None:
-        self._run = run
+        self.run = run
+        """The run folder."""
         self._clock = clock
         self._looked_s = clock()
         self._marks: tuple[tuple[int, int], ...] = ()
         self.silent_s = 0.0
         self.patience = _patience(run)
         self.median_step_s: float | None = None
-        self.step = 0
+        self.step = self.steps = 0
         self.micro_batch = 0
 
     def look(self) -> None:
         """Look at the run folder; to be called every tick."""
         now = self._clock()
         gap_s, self._looked_s = now - self._looked_s, now
-        marks = tuple(_mark(self._run / name) for name in SIGNS)
+        marks = tuple(_mark(self.run / name) for name in SIGNS)
         if marks == self._marks:
             self.silent_s += min(max(gap_s, 0.0), MOST_GAP_S)
             return
@@ -59,12 +60,13 @@ class Vigil:
             self._read_progress()
 
     def _read_progress(self) -> None:
-        lines = recent_progress(self._run)
+        lines = recent_progress(self.run)
         steps = [float(line["step_s"]) for line in lines if line.get("step_s") is not None]
         if steps:
             self.median_step_s = statistics.median(steps)
         if lines:
             self.step = int(lines[-1].get("step") or self.step)
+            self.steps = int(lines[-1].get("total_steps") or self.steps)
             self.micro_batch = int(lines[-1].get("micro_batch") or self.micro_batch)
 
 

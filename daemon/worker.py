@@ -25,9 +25,12 @@ log = logging.getLogger(__name__)
 LIMIT = 64  # chores that wait in a lane; a daemon that asks for more is asking for the same again and again
 ALERTS = "alert"  # a lane of its own: an alert must not wait for the hours of a backup
 ROOM = "room"  # so must what a full disk waits for: the survey before a gc, and the deletion after it
+LOOP = "loop"  # nor must what turns signals into a release wait for a backup
+TEACHERS = "teachers"  # whoever asks them may wait long, and nobody else is to wait with them
 WORK = "work"
-LANES = {"alert": ALERTS, "statistics": ROOM, "trash": ROOM}  # of a kind; the others are WORK
-PATIENCE_S = {ALERTS: 120.0, ROOM: 3600.0, WORK: 6 * 3600.0}  # a chore that hangs longer is killed and told as failed
+LANES = {"alert": ALERTS, "statistics": ROOM, "trash": ROOM, "batch": LOOP, "iteration": LOOP}  # of a kind; the others are WORK
+LANES |= dict.fromkeys(("draw", "exam", "marks"), TEACHERS)
+PATIENCE_S = {ALERTS: 120.0, ROOM: 3600.0, LOOP: 3600.0, TEACHERS: 3600.0, WORK: 6 * 3600.0}  # a chore that hangs longer is killed and told as failed
 CLOSE_PATIENCE_S = 5.0
 CHILD = "daemon.chores"
 
@@ -52,7 +55,7 @@ class _Running:
 
 
 class BackgroundWorker:
-    """Runs chores one at a time in each lane (alerts, making room, all the rest). Never blocks, except for `close`.
+    """Runs chores one at a time in each lane (alerts, making room, the loop, teachers, all the rest). Never blocks, except for `close`.
 
     Args: home: whose `tmp/` holds the folders of the chores. limit: how many may wait in a lane.
     Returns: of `submit`, whether the chore waits now; of `look`, what has ended since the last look.

@@ -18,6 +18,7 @@ from pathlib import Path
 from core.errors import IntegrityError, LoradError, StateError
 from core.wire import Active, AliasState, Capacity, Desired, Observed, Outcome, Trial, Wish
 from deploy.failures import ASLEEP, BY_HAND, TARGET_DISK_FULL, TARGET_UNREACHABLE, TransferError
+from deploy.gathering import Gathering
 from deploy.rsync import Road, fetch, send_file, send_release
 from store.codec import write
 from store.durable import lines_of, replace_file
@@ -101,6 +102,7 @@ class Delivery:
         self._clock = clock
         before = observed_of(home, road.target)
         self._fence_pushed = before.fence_pushed if before else 0
+        self._gathering = Gathering(home, road)
         self._pulse: tuple[datetime, datetime] | None = None  # the newest capacity.at, and when it was new to us
         self._fresh_since: datetime | None = None
         self._releases: dict[tuple[str, int], _Sent] = {}  # by (release, fence of its wish)
@@ -121,6 +123,7 @@ class Delivery:
             fetch(self._road, OUT_FILES, mirror(self._home, self._road.target))
         except TransferError as error:
             trouble = error
+        is_heard = trouble is None
         self._unheard = self._unheard + 1 if trouble and self._road.is_remote else 0
         desired: Desired | None = None
         try:
@@ -134,6 +137,9 @@ class Delivery:
             trouble = self._try_deliver(view)
         if trouble is None:
             trouble = self._tell_status()
+        if is_heard:
+            gathered = self._gather(view)
+            trouble = trouble or gathered
         self._pace(view, trouble)
         return self._note(view, trouble)
 
@@ -283,6 +289,16 @@ class Delivery:
         except TransferError as error:
             return error
         self._told = (now, changed)
+        return None
+
+    def _gather(self, view: View) -> LoradError | None:
+        """Bring the signals, unless another training box owns the target. Returns what stands in the way."""
+        try:
+            check_fence(self._home, self._road.target, view.desired, view.active)
+            if view.capacity is not None:
+                self._gathering.turn(view.capacity.box, view.capacity.spooled)
+        except (StateError, TransferError) as error:
+            return error
         return None
 
     def _pace(self, view: View, trouble: LoradError | None) -> None:

@@ -20,7 +20,7 @@ BY_HAND = frozenset(  # a person mends these
 
 # In the order in which they are looked for: an ssh that was refused says more than one line. {target} is filled in.
 WORDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (("(race detected)", "(race?)"), TARGET_RACED, "a file there was replaced while it was read; " + BY_ITSELF),
+    (("(race detected)", "(race?)", "file has vanished"), TARGET_RACED, "a file there was replaced while it was read; " + BY_ITSELF),
     (
         ("REMOTE HOST IDENTIFICATION HAS CHANGED", "Host key verification failed", "host key is known for"),
         HOST_KEY_CHANGED,

@@ -96,9 +96,28 @@ def fetch(road: Road, names: Sequence[str], folder: Path) -> None:
     try:
         _fetch(road, list(names), folder)
     except TransferError as error:
-        if error.code != TARGET_DISK_FULL:
-            raise
-        raise TransferError(error.what, hint="free space on this box: it receives what the target says", code="DISK_FULL") from None
+        raise _of_this_box(error) from None
+
+
+def fetch_folder(road: Road, name: str, folder: Path, known: Path) -> None:
+    """Bring the files of the box's `out/<name>/` that lie neither in `folder` nor in `known`. For files that are never changed there.
+
+    One that is deleted there meanwhile is left out. Raises TransferError.
+    """
+    words = [*road.out_options, f"--compare-dest={known}", "--exclude=.*", "--", f"{road.out_of}{name}/", f"{folder}/"]
+    for left in reversed(range(RACES)):
+        try:
+            return _rsync(road, words)
+        except TransferError as error:
+            if error.code != TARGET_RACED or not left:
+                raise _of_this_box(error) from None
+
+
+def _of_this_box(error: TransferError) -> TransferError:
+    """The same, where the disk that is full is ours."""
+    if error.code != TARGET_DISK_FULL:
+        return error
+    return TransferError(error.what, hint="free space on this box: it receives what the target says", code="DISK_FULL")
 
 
 def _fetch(road: Road, left: list[str], folder: Path) -> None:

@@ -19,7 +19,6 @@ import numpy as np
 
 from core.errors import LoradError
 from core.evaluation import JudgeConfig
-from ranking.endpoint import Endpoint, EndpointError
 from ranking.evidence import Judged, Leg, LegResult, Rules
 from ranking.metrics.held import Held
 from ranking.metrics.metric import Place
@@ -27,6 +26,7 @@ from ranking.statistics import paired_bootstrap
 from rendering.answers import Question, question_of, same_text, words_of
 from rendering.tooltext import as_text
 from store.durable import replace_file
+from store.endpoint import Endpoint, EndpointError
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from serving.access.routes import add_access_routes
 from serving.conversation.doors import add_conversation
 from serving.conversation.talk import Talk
 from serving.failures import NotReady, install
+from serving.feedback import add_feedback
 from serving.openai import objects
 from serving.openai.adapters import add_adapters
 from serving.openai.chat import add_chat
@@ -34,8 +35,9 @@ def create_app(service: Service) -> FastAPI:
     add_completions(app, service)
     add_embeddings(app, service)
     add_adapters(app, service)
+    add_feedback(app, service)
     if service.conversation is not None:
-        add_conversation(app, service, Talk(service.conversation, service.grounds))
+        add_conversation(app, service, Talk(service.conversation, service.grounds, service.detector))
         add_training_status(app, service.conversation.box)
     correct(app)
     return app

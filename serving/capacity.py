@@ -8,6 +8,7 @@ from datetime import datetime
 
 from core.wire import Capacity
 from serving.engines.port import Engine
+from serving.machineuse import MachineUse
 from store import codec
 from store.paths import Box
 
@@ -26,6 +27,8 @@ class Pulse:
         self._engine = engine
         self._now = now
         self._chore = chore
+        self.spooled: Callable[[], int] = lambda: 0  # number of the newest signal that can be fetched
+        self._use = MachineUse()
         self._wake = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
@@ -56,6 +59,8 @@ class Pulse:
             base_sha256=self._engine.base.base_sha256,
             engine=self._engine.name,
             pid=os.getpid(),
+            spooled=self.spooled(),
+            use=self._use.shares(),
         )
         try:
             codec.write(self._box.capacity, capacity, durable=False)

@@ -164,6 +164,10 @@ class Ledger:
     def _switches(self, alias: str) -> list[Activation]:
         return [line for line in self._lines if line.alias == alias and line.event in ("live", "rolled_back", "moved")]
 
+    def line_of(self, mark: str) -> Activation | None:
+        """The newest line about a release whose id begins so, however long it is gone; None for none, and for no mark."""
+        return next((line for line in reversed(self._lines) if mark and line.alias != WHOLE_WISH and (line.release or "").startswith(mark)), None)
+
     def is_refused(self, release: str) -> bool:
         """Whether this box refused the release itself or rolled it back, and nobody brought it back since."""
         about = [line.event for line in self._lines if _speaks_of(line, release)]

@@ -21,7 +21,7 @@ from core.config import Config
 from core.deployment import GrpcConfig, ServingConfig
 from core.errors import BaseMissingError, ConfigError, LoradError
 from serving.access.connection import Connection, speak_tls
-from serving.access.guard import HEADER_BYTES
+from serving.access.guard import HEADER_BYTES, Access
 from serving.access.keyring import KeyRing
 from serving.access.opening import Opened, open_access, watch
 from serving.activation import Agent, Ground
@@ -30,16 +30,21 @@ from serving.bases import take_in_bases, tell_of_no_base
 from serving.capacity import Pulse
 from serving.conversation.opening import open_conversations
 from serving.conversation.talk import Standing
+from serving.desk import Desk
+from serving.detection import open_detector
 from serving.embeddings import embedder_in
 from serving.engines.port import Engine, Sampling
 from serving.engines.registry import make_engine
 from serving.handover import Farewell, HandoverServer, address_of, inherited, require_keys
 from serving.ledger import Ledger
 from serving.line import Line
+from serving.quality import Quality
+from serving.ratings import Ratings
 from store.bases import models_dir
 from store.keys import PRIVATE, PUBLIC, ensure_keys
 from store.locks import take_lock
 from store.paths import Box
+from store.spool import FIRST_A_SECOND, Spool
 from store.wire import read_activations
 
 log = logging.getLogger(__name__)
@@ -78,9 +83,17 @@ def serve(config: Config, ready: Callable[[str], None] | None = None, alive: Cal
         stack.callback(opened.accounts.close)
         conversation = open_conversations(config, box, _now)
         service = _service(config, opened, agent, line, conversation)
+        desk = service.desk = open_desk(config, box, agent, opened.access)
+        stack.callback(desk.spool.close)
+        desk.heard = Ratings(agent.engine.rate, agent.library.ids).hear
+        if config.feedback.detect:
+            detector = service.detector = open_detector(config.feedback, desk, opened.filters, models_dir(config))
+            stack.callback(detector.close)
         watch(opened.access.meter, engine.base.name, line, agent.routes, lambda: (one.event for one in read_activations(box.activations)))
+        opened.access.meter.registry.register(Quality(agent.routes, agent.engine.counted, agent.library.folder))
         server = _server(service, config.serving, alive, hands_over=bool(sockets))
         pulse = Pulse(box, agent.ledger.box_id, engine, _now, conversation.histories.sweep)
+        pulse.spooled, desk.spool.told = lambda: desk.spool.published, pulse.soon
         pulse.start()
         stack.callback(pulse.stop)
         work = _Work(agent, service, pulse, server)
@@ -117,10 +130,17 @@ def _service(config: Config, opened: Opened, agent: Agent, line: Line, conversat
         access=opened.access,
         sampling=Sampling(**config.serving.sampling.model_dump()),
         timeout_s=config.serving.timeout_s,
-        embedder=embedder_in(Path(config.models_dir), config.serving.threads),
+        embedder=embedder_in(models_dir(config), config.serving.threads),
         agent=agent,
         conversation=conversation,
     )
+
+
+def open_desk(config: Config, box: Box, agent: Agent, access: Access) -> Desk:
+    """Where feedback is taken; close its spool afterwards. Raises StateError for the box's secret, OSError for the spool's folders."""
+    spool = Spool(box, agent.ledger.box_id, first=int(_now().timestamp()) * FIRST_A_SECOND)
+    weight = config.feedback.human_weight
+    return Desk(spool=spool, box=box, routes=agent.routes, ledger=agent.ledger, now=_now, captures=access.captures, weight=weight)
 
 
 def _open_grpc(service: Service, config: GrpcConfig) -> Callable[[], None]:

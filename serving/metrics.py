@@ -159,7 +159,7 @@ class _Machine:
     """CPU, memory and GPUs of the machine."""
 
     def __init__(self) -> None:
-        self._nvml = _nvml()
+        self._nvml = nvidia()
         psutil.cpu_percent()  # the next call tells the time since this one
 
     def collect(self) -> Iterator[Metric]:
@@ -193,7 +193,7 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, value=value)
 
 
-def _nvml() -> Any:
+def nvidia() -> Any:
     """The NVIDIA library, ready; None on a machine without GPUs."""
     try:
         import pynvml

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from core.answering import NO_RULES, AnswerRules
-from core.errors import LoradError
+from core.errors import LoradError, UsageError
 from core.fingerprints import BASE_MARK, fingerprint
 from core.guarding import is_canary
-from core.names import SHARED
+from core.names import DEFAULT_ADAPTER, SHARED, parse_adapter
 from serving.engines.port import Blend, Part, only
 
 
@@ -83,6 +83,17 @@ class Table:
         if canary is None or served is None or served.release is None or is_canary(user or secrets.token_hex(8), served.release, canary.share):
             return served
         return canary.before
+
+    def adapter_of(self, model: str) -> str:
+        """The adapter that feedback on a model's answers is for: of a set its main one, of the base alone the default adapter."""
+        served = self.find(model)
+        if served is not None and served.alias:
+            return served.alias
+        name = model.partition("@")[0]
+        try:
+            return DEFAULT_ADAPTER if name == self.base.model else parse_adapter(name)
+        except UsageError:
+            return DEFAULT_ADAPTER
 
     def names(self) -> list[str]:
         """All names: the base, aliases, personas whose name stands for more than one adapter, releases."""

@@ -236,6 +236,7 @@ class ChatRequest(Drawn):
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
+    store: bool | None = None  # the user agrees that what was said is kept to train on
     functions: list[Any] | None = None
     function_call: Any = None
     modalities: list[str] | None = None

@@ -6,6 +6,8 @@ from serving.access.guard import Access
 from serving.activation import Agent
 from serving.answers import Grounds
 from serving.conversation.talk import Standing
+from serving.desk import Desk
+from serving.detection import Detector
 from serving.embeddings import Embedder
 from serving.engines.port import Engine, Sampling
 from serving.failures import NotReady
@@ -25,7 +27,9 @@ class Service:
     timeout_s: float = 300.0
     embedder: Embedder | None = None  # None: no sentence model on this box
     agent: Agent | None = None  # None: nothing can be loaded by request
+    desk: Desk | None = None  # None: no feedback is taken
     conversation: Standing | None = None  # None: no conversation service, and no status of the training box
+    detector: Detector | None = None  # None: nothing is looked for in what is said
     is_ready: bool = False
 
     def open_routes(self) -> Routes:

@@ -46,6 +46,7 @@ class Captured:
     at: datetime
     key: str  # id of the API key that asked; empty without keys
     answers: tuple[Said, ...]
+    model: str = ""  # as the request named it; a lorad before there was feedback left it out
 
 
 class Captures:

@@ -9,6 +9,7 @@ from typing import Any
 from core.aliases import Became, translate
 from core.config import Config, Resolved, changed_keys, merge_for_reload, resolve
 from core.deployment import TargetConfig
+from core.learning import ConditionConfig, TriggerConfig
 from store.bases import is_hub_id
 from store.config_file import DEFAULT, config_path, read_layer
 
@@ -96,10 +97,13 @@ class ConfigLoader:
         targets = tuple(_target_placed(target, place) for target in targets)
         validation = config.validation.model_copy(update={"references": tuple(place(path) for path in config.validation.references)})
         alerts = config.alerts.model_copy(update={"urls_file": place(config.alerts.urls_file), "webhook_key_file": place(config.alerts.webhook_key_file)})
+        triggers = {name: _trigger_placed(trigger, place) for name, trigger in config.triggers.items()}
         judge = config.ranking.judge.model_copy(update={"key_file": place(config.ranking.judge.key_file)})
+        feedback = config.feedback.model_copy(update={"peer_key_file": place(config.feedback.peer_key_file)})
         return config.model_copy(
             update={
                 "home": home,
+                "feedback": feedback,
                 "ranking": config.ranking.model_copy(update={"judge": judge}),
                 "models_dir": place(config.models_dir),
                 "model_path": base(config.model_path),
@@ -108,9 +112,19 @@ class ConfigLoader:
                 "validation": validation,
                 "serving": serving,
                 "alerts": alerts,
+                "triggers": triggers,
                 "deploy": config.deploy.model_copy(update={"targets": targets, "encryption_key": place(config.deploy.encryption_key)}),
             }
         )
+
+
+def _trigger_placed(trigger: TriggerConfig, place: Callable[[str], str]) -> TriggerConfig:
+    """A trigger with the paths that it watches made absolute."""
+
+    def placed(conditions: tuple[ConditionConfig, ...]) -> tuple[ConditionConfig, ...]:
+        return tuple(one.model_copy(update={"changed": place(one.changed)}) for one in conditions)
+
+    return trigger.model_copy(update={"any": placed(trigger.any), "all": placed(trigger.all)})
 
 
 def _target_placed(target: TargetConfig, place: Callable[[str], str]) -> TargetConfig:

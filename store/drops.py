@@ -30,7 +30,7 @@ from store.together import inside, made_together, sync_together
 CLAIM = "claim.json"
 ORIGINAL = "original"
 SIDECAR = "original.job.json"
-MAX_SIDECAR_BYTES = 64 << 10
+MAX_SIDECAR_BYTES = 1 << 20  # of a batch of feedback it names every signal
 
 _FACTS: dict[DropState, type[Settling | Gating | Accepted]] = {
     DropState.SETTLING: Settling,

@@ -42,10 +42,21 @@ def holdings(home: Home) -> tuple[Holder, ...]:
 
     return (
         Holder(name="drops", how=How.REPLACE, what="accepted rows, what was put aside, signatures, reports", paths=glob("drops/accepted/*")),
-        Holder(name="coming", how=How.PASSING, what="drops on their way", paths=glob("drops/settling/*", "drops/gating/*", "tmp/gate-*", "tmp/deep-*")),
+        Holder(
+            name="coming",
+            how=How.PASSING,
+            what="drops on their way",
+            paths=glob("drops/settling/*", "drops/gating/*", "tmp/gate-*", "tmp/deep-*", "tmp/exam-*"),
+        ),
         Holder(name="inbox", how=How.PASSING, what="files that wait", paths=_waiting(home)),
         Holder(name="rejected", how=How.CUT, what="refused files and their reports", paths=glob("inbox/rejected/*")),
-        Holder(name="feedback", how=How.CUT, what="signals not yet trained on", paths=glob("feedback/**/*.jsonl")),
+        Holder(name="feedback", how=How.CUT, what="signals, and batches of them", paths=glob("feedback/**/*.jsonl")),
+        Holder(
+            name="spools",
+            how=How.PASSING,
+            what="signals that were pulled and not stored yet",
+            paths=glob("targets/*/out/spool/*.jsonl", "targets/*/spool.coming/*"),
+        ),
         Holder(name="commands", how=How.PASSING, what="wishes of people", paths=glob("commands/*.json")),
         Holder(name="runs", how=How.OF_DROPS, what="checkpoints, scores, samples, answers, pages, logs", paths=glob("runs/*")),
         Holder(name="releases", how=How.OF_DROPS, what="weights", paths=glob("adapters/*/*/v*")),
@@ -74,7 +85,7 @@ def box_holdings(box: Box) -> tuple[Holder, ...]:
 
     return (
         Holder(name="box releases", how=How.PURGE, what="weights", paths=glob("releases/[!.]*/[!.]*/v*", "releases/.checking/*", "in/incoming/*")),
-        Holder(name="box texts", how=How.PURGE, what="captured feedback, histories of talks", paths=glob("out/spool/*", "capture/*", "histories/*")),
+        Holder(name="box texts", how=How.PURGE, what="captured feedback, histories of talks", paths=glob("out/spool/*", "spool/*", "capture/*", "histories/*")),
     )
 
 

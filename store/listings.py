@@ -68,6 +68,14 @@ def read_jobs(home: Home) -> list[dict[str, Any]] | None:
     return [rows[id] for id in sorted(rows)]
 
 
+def read_waits(home: Home) -> Waits:
+    """What queued jobs wait for, as the snapshot has it; nothing where there is none."""
+    try:
+        return Waits(**json.loads(home.listing.read_bytes()).get("waits", {}))
+    except (FileNotFoundError, ValueError):
+        return Waits()
+
+
 def _read_rows(path: Path) -> dict[str, dict[str, Any]]:
     rows = {}
     for line in lines_of(path):

@@ -108,6 +108,14 @@ class Home:
         """Which seeds of a skill's teacher were drawn."""
         return self.root / "curriculum" / "drawn" / f"{skill}.json"
 
+    def course(self, skill: str) -> Path:
+        """Where the learner of a skill stands."""
+        return self.root / "curriculum" / f"{skill}.json"
+
+    def course_history(self, skill: str) -> Path:
+        """Every evaluation and move of a skill."""
+        return self.root / "curriculum" / "history" / f"{skill}.jsonl"
+
     @property
     def journal(self) -> Path:
         """Every transition, append-only, for audit."""
@@ -122,6 +130,21 @@ class Home:
     def paused(self) -> Path:
         """Who paused the whole queue; it is there exactly while it is paused."""
         return self.root / "paused.json"
+
+    @property
+    def triggers(self) -> Path:
+        """What has fired, and which times of cron texts have come."""
+        return self.root / "series" / "triggers.json"
+
+    @property
+    def iterations(self) -> Path:
+        """How each round of the loop went and goes."""
+        return self.root / "iterations"
+
+    @property
+    def continuous(self) -> Path:
+        """Whose loop a person stopped."""
+        return self.root / "iterations" / "continuous.json"
 
     @property
     def schedule(self) -> Path:
@@ -288,6 +311,21 @@ class Box:
     def capacity(self) -> Path:
         """The box's sign of life."""
         return self.root / "out" / "capacity.json"
+
+    @property
+    def spool(self) -> Path:
+        """Signals that wait to be fetched: segments that are never changed."""
+        return self.root / "out" / "spool"
+
+    @property
+    def taking(self) -> Path:
+        """The segment of signals that still grows."""
+        return self.root / "spool"
+
+    @property
+    def ack(self) -> Path:
+        """Up to where the training box has stored this box's signals; the link writes it."""
+        return self.root / "in" / "ack.json"
 
     @property
     def lock(self) -> Path:

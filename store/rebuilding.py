@@ -8,7 +8,7 @@ whole (its size, its doubles) must not lose other people's rows because one row 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from store.codec import read, to_plain
 from store.drops import ORIGINAL, SIDECAR
 from store.durable import replace_file
 from store.forgets import ORDER, order_folder, read_rows, write_rows
+from store.holdings import holder
 from store.paths import Home
 from store.rowprints import is_wanted, lines_of
 from store.seals import SEAL, is_sealed, seal
-from store.traces import KEPT, PACKED_ROWS, Search, rows_of_drops
+from store.traces import KEPT, PACKED_ROWS, PENDING, Search, rows_of_drops
 from store.trash import delete
 
 INDEX, QUARANTINE = "index.jsonl", "quarantine.jsonl"
@@ -46,7 +47,8 @@ def chore_forget(home: Home, spec: Mapping[str, Any]) -> dict[str, Any]:
         case "rebuild":
             return {"made": {part.drop: to_plain(rebuild(search, part)) for part in order.open_parts}}
         case _:
-            return {"swept": [to_plain(one) for one in sweep(search)]}
+            signals = sorted(pending_with(search))  # first: what is swept is found by the rows
+            return {"swept": [to_plain(one) for one in sweep(search)], "signals": signals}
 
 
 def made_folder(home: Home, order: str, drop: str) -> Path:
@@ -131,7 +133,9 @@ def sweep(search: Search) -> list[Removed]:
     home, removed = search.home, []
     for place in search.run().places:
         path = home.root / place.path
-        if place.cut:
+        if place.what == PENDING:
+            pass  # by the daemon, before the order goes on
+        elif place.cut:
             _cut(path, search.rows)
         elif place.what == "runs":
             _strip_runs(path)
@@ -140,6 +144,14 @@ def sweep(search: Search) -> list[Removed]:
         removed.append(Removed(what=place.what, name=_name_of(place), at=clock()))
     shutil.rmtree(home.tmp / search.order.id, ignore_errors=True)
     return removed
+
+
+def pending_with(search: Search) -> Iterator[str]:
+    """Ids of the signals in the log that say the same as the rows."""
+    for path in holder(search.home, "feedback").paths():
+        for line in lines_of(path) if path.parent.name == "pending" else ():
+            if is_wanted(line, search.rows) and (found := msgspec.json.decode(line).get("id")):
+                yield str(found)
 
 
 def _name_of(place: Place) -> str:

@@ -18,6 +18,7 @@ from store.wire import read_activations, read_active, read_desired, sign_desired
 
 DESIRED = "desired.json"
 OBSERVED = "observed.json"
+ACK = "ack.json"  # up to where the daemon has stored the box's signals
 TRIALS_KEPT = 8
 RESTORED = "restored.json"  # written by a restore: no wish before the far side has answered
 

@@ -20,12 +20,14 @@ from store.jobs import read_all
 from store.locks import is_locked
 from store.paths import Home
 from store.releases import read_releases
-from store.rowprints import fingerprint, is_wanted, lines_of, lines_with
+from store.rowprints import is_wanted, lines_of, lines_with, marks_of
 from store.usage import KEPT_OF_RUNS
 
 PACKED_ROWS = "rows.jsonl.zst"
 SOURCE = "source.json"  # in an entry of caches/tokens: of which drop
 UNREADABLE = "(unreadable)"
+STAGED = ".rows.jsonl"  # the data file of a batch that is about to be dropped
+PENDING = "signals"  # a place that the daemon itself cuts: it adds to it meanwhile
 KEPT = KEPT_OF_RUNS - {"log.txt"}
 
 
@@ -79,6 +81,9 @@ class Search:
         for path in holder(self.home, "inbox").paths():
             if any(lines_with(file, self.rows) for file in _files(path)):
                 yield str(path.relative_to(self.home.root))
+        for path in (*holder(self.home, "spools").paths(), *self.home.root.glob(f"feedback/*/*/queued/*{STAGED}")):
+            if lines_with(path, self.rows):
+                yield str(path.relative_to(self.home.root))
         for folder in holder(self.home, "coming").paths():
             if folder.is_relative_to(self.home.root / "drops") and any(lines_with(file, self.rows) for file in _files(folder / ORIGINAL)):
                 yield str(folder.relative_to(self.home.root))
@@ -92,8 +97,9 @@ class Search:
             elif rows := sum(len(lines_with(file, self.rows)) for file in _files(folder) if not file.name.startswith("report.")):
                 yield Place(what="refused copy", path=relative, cut=True, rows=rows)
         for path in holder(self.home, "feedback").paths():
-            if rows := len(lines_with(path, self.rows)):
-                yield Place(what="feedback", path=str(path.relative_to(self.home.root)), cut=True, rows=rows)
+            if not path.name.endswith(STAGED) and (rows := len(lines_with(path, self.rows))):
+                what = PENDING if path.parent.name == "pending" else "feedback"
+                yield Place(what=what, path=str(path.relative_to(self.home.root)), cut=True, rows=rows)
 
     def _made(self, jobs: list[Job], held: Set[tuple[str, str]]) -> Iterator[Place]:
         """What runs and caches keep of them, and what waits in the trash."""
@@ -120,16 +126,21 @@ class Search:
         touched = set(self.order.releases) | {release for job in jobs if (release := _release_of(job))}
         shas = {part.sha256 for part in self.order.parts}
         for path in holder(self.home, "snapshots").paths():
-            if _holds(path, drops, runs) or any(shas & set(drops_) or name in touched for name, drops_ in _releases_in(path)):
+            if _holds(path, drops, runs) or self._has_signals(path) or any(shas & set(drops_) or name in touched for name, drops_ in _releases_in(path)):
                 yield Place(what="backup" if path.is_file() else "snapshot", path=str(path.relative_to(self.home.root)))
+
+    def _has_signals(self, snapshot: Path) -> bool:
+        """Whether a snapshot or a backup holds a signal that says the same."""
+        if snapshot.is_dir():
+            return any(lines_with(path, self.rows) for path in snapshot.glob("home/feedback/**/*.jsonl"))
+        return any(is_wanted(line, self.rows) for name, content in _members(snapshot) if _is_of_signals(name) for line in content.splitlines())
 
 
 def rows_of_drops(home: Home, drops: tuple[str, ...]) -> Iterator[str]:
-    """The fingerprints of every row of accepted drops."""
+    """By what every row of accepted drops is found again."""
     for drop in drops:
         for line in lines_of(home.root / "drops" / "accepted" / drop / ROWS / PACKED_ROWS):
-            if found := fingerprint(line):
-                yield found
+            yield from marks_of(line)
 
 
 def _release_of(job: Job) -> str | None:
@@ -187,16 +198,20 @@ def _names(snapshot: Path) -> Iterator[str]:
 
 
 def _members(backup: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of what is packed in a backup; the bytes of manifests alone. Of one that cannot be read to its end, UNREADABLE at last."""
+    """(name, bytes) of what is packed in a backup; the bytes of manifests and signals alone. Of one that cannot be read to its end, UNREADABLE at last."""
     import zstandard
 
     try:
         with open(backup, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
-                content = tar.extractfile(member) if member.name.endswith("/manifest.json") else None
+                content = tar.extractfile(member) if member.name.endswith("/manifest.json") or _is_of_signals(member.name) else None
                 yield member.name, content.read() if content is not None else b""
     except (OSError, EOFError, tarfile.TarError, zstandard.ZstdError):
         yield UNREADABLE, b""
+
+
+def _is_of_signals(name: str) -> bool:
+    return "/feedback/" in f"/{name}" and name.endswith(".jsonl")
 
 
 def _releases_in(snapshot: Path) -> Iterator[tuple[str, list[str]]]:

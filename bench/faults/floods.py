@@ -7,21 +7,28 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
-from circle import Circle, chat_rows, read_lines
+from circle import ENDS, Circle, chat_rows, read_lines
 from processes import command_line, wait_until
 
 from bench.burst import ROWS_A_DROP, WRITER
 from bench.faults import CannotRun, Outcome, Trial, fault
+from core.signals import Signal, SignalKind, Spooled
+from store.codec import dump
 
 DROPS = int(os.environ.get("LORAD_BENCH_DROPS", "2000"))
 UNGUARDED_DROPS = 60
 EARLY = 3  # one part in so many is there before the daemon is
 PER_DROP_S = 0.5  # patience
 SCANS_S = 5.0  # two scans and more
+STORM_ROWS, STORM_S = 10_000, 10
+COOLDOWN_S = 5
+STORM_PATIENCE_S = 240.0
+UNGUARDED_STORM_S = 40.0
 NO_EVENTS = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
@@ -144,6 +151,56 @@ def _delay_after_overflow(circle: Circle) -> float | None:
     return _claimed(circle, time.monotonic())
 
 
-@fault("F40", "storm of feedback, retraining in a loop", guard="one retraining, a cool-down, a cap per day")
+# ---------------------------------------------------------------- feedback
+
+
+@fault("F40", "storm of feedback, retraining in a loop", guard="one retraining, a cool-down, a cap per day", without="brakes_of_triggers")
 def storm_of_feedback(trial: Trial) -> Outcome:
-    raise CannotRun("feedback is not built yet: nothing retrains from corrections")
+    """10,000 corrections within 10 s into the mirror of a box; then, as soon as that training is judged, two smaller storms, of which
+    the cap of two a day lets through one."""
+    trigger = {"any": [{"rows": 500}], "cooldown_s": COOLDOWN_S, "per_day": 2}
+    circle = trial.circle(triggers={"storm": trigger}, feedback={"source_cap": 0, "user_cap": 0})
+    circle.start_daemon()
+    sent = 0
+    for _ in range(STORM_S if trial.guarded else 3):
+        sent = _corrections(circle, sent, STORM_ROWS // STORM_S)
+        time.sleep(1)
+    if not trial.guarded:
+        circle.wait(lambda: len(_fired(circle)) > 1, "it fires again at once", UNGUARDED_STORM_S)
+        return Outcome(held=False, figure={"trainings": len(_fired(circle))})
+    circle.wait(lambda: "job.queued" in circle.told(), "the storm has led to a training", STORM_PATIENCE_S)
+    after_storm = circle.told().count("job.queued")
+    circle.wait(lambda: set(circle.jobs().values()) <= {*ENDS, "releasing"}, "it is judged", STORM_PATIENCE_S)  # no box is there to serve it
+    for number in (2, 3):
+        sent = _corrections(circle, sent, 600)
+        with suppress(AssertionError):
+            circle.wait(
+                lambda number=number: circle.told().count("job.queued") == number, "another training", STORM_PATIENCE_S if number == 2 else 3 * COOLDOWN_S
+            )
+    trainings = circle.told().count("job.queued")
+    figure = {"corrections": sent, "trainings_of_the_storm": after_storm, "trainings": trainings}
+    return Outcome(held=(after_storm, trainings) == (1, 2) and len(_fired(circle)) == 2, figure=figure)
+
+
+def _corrections(circle: Circle, sent: int, count: int) -> int:
+    """So many more corrections, as a link brings them: a whole segment of a box's spool. Returns how many there are now."""
+    folder = circle.home / "targets" / "local" / "out" / "spool"
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [dump(Spooled(number=number, signal=_correction(number))) for number in range(sent + 1, sent + count + 1)]
+    aside = circle.root / "segment"
+    aside.write_text("".join(f"{line}\n" for line in lines))
+    aside.rename(folder / f"{sent + 1:012d}.jsonl")
+    return sent + count
+
+
+def _correction(number: int) -> Signal:
+    asked = ({"role": "user", "content": f"What is number {number}?"},)
+    right = f"The answer to {number} has enough words for a score that hangs on the steps."
+    known: dict[str, Any] = {"persona": "support", "domain": "tone", "source": "api", "user": f"user{number % 100}", "consent": True}
+    at = datetime.now(UTC)
+    return Signal(id=f"{number:032x}", kind=SignalKind.CORRECTION, input=asked, wrong_output="No idea.", correct_output=right, at=at, **known)
+
+
+def _fired(circle: Circle) -> list[dict[str, Any]]:
+    """What triggers have told of."""
+    return [line for line in read_lines(circle.home / "status.jsonl") if line["action"] == "trigger.fired"]

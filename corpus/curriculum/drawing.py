@@ -1,12 +1,13 @@
 """From a teacher to the inbox: rows are asked for, checked, marked with where they come from, and dropped like any other file.
 
 The seeds of a draw are remembered durably before its file is renamed into the inbox. A crash between the two loses seeds
-and repeats none.
+and repeats none. The last eighth of a level's seeds is held for evaluations: no draw for the inbox ever takes one of them,
+also not with --force.
 """
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,11 +25,13 @@ from corpus.curriculum.wire import Health, LevelOffer, Question, Wish
 from rendering.specs import BAD_JSON, SPECS, ChatRow, Spec
 from store.inbox import Dropped, put_drop
 from store.paths import Home
-from store.skills import drawing, read_drawn, write_drawn
+from store.skills import Drawn, drawing, read_drawn, write_drawn
 
 MOST_BAD_SHARE = 0.1  # of the rows of a seed: repeats, and rows that the teacher's own checker calls wrong
 PRINTS = 16  # hashes of each draw that are remembered: half of its rows drawn again are found with certainty but for 1 in 60,000
 SOURCE = "skills"
+HELD = 8  # of so many seeds one is held for evaluations
+HELD_FROM, HELD_TO = 1 << 31, 1 << 32  # of a teacher that has as many seeds as are asked for
 
 Row = dict[str, Any]
 
@@ -67,38 +70,69 @@ class Batch:
         return tuple(sorted(_print(row) for row in self.rows)[:PRINTS])
 
 
+def held_seeds(offer: LevelOffer) -> range:
+    """The seeds of a level whose rows nobody trains on; none where it has a single one."""
+    if not offer.seeds:
+        return range(HELD_FROM, HELD_TO)
+    return range(offer.seeds - (offer.seeds // HELD or int(offer.seeds > 1)), offer.seeds)
+
+
 def draw(client: SkillAPIClient, skill: str, order: Order, first_seed: int) -> Batch:
-    """`order.count` checked rows from `first_seed` on, over as many seeds as that takes.
+    """`order.count` checked rows from `first_seed` on, over as many seeds as that takes; none of those that are held.
 
     Raises TeacherError for a teacher of another skill, that lies about the level, repeats itself, or denies its own rows;
     UsageError for a level or seeds that it has not. Reads the network; waits.
     """
-    teacher, offer = client.health(), _offer(client, skill, order.level)
+    offer = _offer(client, skill, order.level)
+    end = held_seeds(offer).start
+    batch = _collected(client, skill, offer, order.count, range(first_seed, end))
+    if len(batch.rows) < order.count:
+        raise UsageError(
+            f"level {order.level} of {skill} has {end:,} seeds to train on; the rows of all of them are drawn",
+            hint="raise the level, or begin again with --force --seed 0",
+            code="SKILL_EXHAUSTED",
+        )
+    return batch
+
+
+def draw_held(client: SkillAPIClient, skill: str, order: Order, turn: int) -> Batch:
+    """Up to `order.count` checked rows that nobody trains on. Each `turn` takes the next held seeds, and the first ones again after the last.
+
+    Raises as `draw` does; UsageError SKILL_EXHAUSTED for a level of a single seed.
+    """
+    offer = _offer(client, skill, order.level)
+    held = held_seeds(offer)
+    each = min(-(-order.count // offer.per_seed), len(held))
+    if not each:
+        what = f"level {order.level} of {skill} has a single seed: there are no rows to evaluate on that nobody trains on"
+        raise UsageError(what, hint="let the teacher have at least two seeds", code="SKILL_EXHAUSTED")
+    return _collected(client, skill, offer, order.count, [held[(turn * each + place) % len(held)] for place in range(each)])
+
+
+def _collected(client: SkillAPIClient, skill: str, offer: LevelOffer, count: int, seeds: Iterable[int]) -> Batch:
+    """Checked rows of these seeds in order, until there are `count`; fewer where the seeds end."""
+    teacher = client.health()
     if teacher.skill != skill:
         _refuse(client, f"teaches {teacher.skill!r}, not {skill!r}", code="TEACHER_REPLY")
     spec = SPECS.get(teacher.schema_id)
     if spec is None or spec.row is not ChatRow:
         _refuse(client, f"makes rows of {teacher.schema_id!r}; rows of a skill are of chat_sft_v1 or syllo_v1", code="TEACHER_REPLY")
-    rows, seen, left_out, seed = list[Row](), set[str](), {"repeated": 0, "wrong": 0}, first_seed
-    while len(rows) < order.count:
-        if offer.seeds and seed >= offer.seeds:
-            raise UsageError(
-                f"level {order.level} of {skill} has {offer.seeds:,} seeds; the rows of all of them are drawn",
-                hint="raise the level, or begin again with --force --seed 0",
-                code="SKILL_EXHAUSTED",
-            )
-        wish = Wish(order.level, min(offer.per_seed, order.count - len(rows)), seed)
+    rows, seen, left_out, used = list[Row](), set[str](), {"repeated": 0, "wrong": 0}, list[int]()
+    for seed in seeds:
+        if len(rows) >= count:
+            break
+        wish = Wish(offer.level, min(offer.per_seed, count - len(rows)), seed)
         fresh = _fresh(client, spec, client.generate(wish), wish)
         bad = {"repeated": len(fresh) - len(new := {_print(row): row for row in fresh if _print(row) not in seen})}
-        right = _right(client, list(new.values()), order.level)
+        right = _right(client, list(new.values()), offer.level)
         bad["wrong"] = len(new) - len(right)
         if sum(bad.values()) > MOST_BAD_SHARE * len(fresh):
             _refuse(client, f"sends {bad['repeated']} rows again and {bad['wrong']} that its own checker calls wrong, of {len(fresh)}")
         seen |= set(new)
         left_out = {why: left_out[why] + count for why, count in bad.items()}
         rows += [_marked(row, teacher, wish) for row in right]
-        seed += 1
-    return Batch(teacher=teacher, level=order.level, seeds=tuple(range(first_seed, seed)), rows=tuple(rows), left_out=left_out)
+        used.append(seed)
+    return Batch(teacher=teacher, level=offer.level, seeds=tuple(used), rows=tuple(rows), left_out=left_out)
 
 
 def draw_into_inbox(home: Home, config: Config, skill: Skill, order: Order, now: datetime) -> tuple[Batch, Dropped]:
@@ -110,30 +144,49 @@ def draw_into_inbox(home: Home, config: Config, skill: Skill, order: Order, now:
     client = SkillAPIClient(url=skill.settings.url)
     with drawing(home, skill.name):
         drawn = read_drawn(home, skill.name)
-        before = drawn.level(order.level)
-        first = before.next_seed if order.seed is None else order.seed
-        if first < before.next_seed and not order.again:
-            hint = f"leave --seed out: the next is {before.next_seed}; or say --force to train on the rows once more"
-            raise UsageError(f"seed {first} of level {order.level} of {skill.name} was drawn before", hint=hint, code="SEEDS_DRAWN")
-        batch = draw(client, skill.name, order, first)
-        prints = batch.prints()
-        if not order.again and 2 * len(set(prints) & set(drawn.prints)) > len(prints):
-            _refuse(client, f"sends rows for seed {first} that it has sent for an earlier one")
-        after = replace(before, next_seed=max(before.next_seed, batch.seeds[-1] + 1), rows=before.rows + len(batch.rows), at=now)
-        write_drawn(home, skill.name, drawn.plus(order.level, after, prints))
-        return batch, _dropped(home, config, skill, batch, again=order.again)
+        batch, drawn = draw_next(client, skill, order, drawn, now)
+        write_drawn(home, skill.name, drawn)
+        return batch, drop_batch(home, config, skill, batch, batch.lineage, again=order.again)
 
 
-def _dropped(home: Home, config: Config, skill: Skill, batch: Batch, *, again: bool) -> Dropped:
-    sidecar: dict[str, Any] = {"schema_id": batch.teacher.schema_id, "lineage": batch.lineage}
+def draw_next(client: SkillAPIClient, skill: Skill, order: Order, drawn: Drawn, now: datetime) -> tuple[Batch, Drawn]:
+    """Rows that follow on those that were drawn, and what is drawn then. Raises as `draw_into_inbox` does."""
+    before = drawn.level(order.level)
+    first = before.next_seed if order.seed is None else order.seed
+    if first < before.next_seed and not order.again:
+        hint = f"leave --seed out: the next is {before.next_seed}; or say --force to train on the rows once more"
+        raise UsageError(f"seed {first} of level {order.level} of {skill.name} was drawn before", hint=hint, code="SEEDS_DRAWN")
+    batch = draw(client, skill.name, order, first)
+    prints = batch.prints()
+    if not order.again:
+        refuse_known(client, batch, drawn)
+    after = replace(before, next_seed=max(before.next_seed, batch.seeds[-1] + 1), rows=before.rows + len(batch.rows), at=now)
+    return batch, drawn.plus(order.level, after, prints)
+
+
+def refuse_known(client: SkillAPIClient, batch: Batch, drawn: Drawn) -> None:
+    """Raises TeacherError where most of the rows came for other seeds before."""
+    prints = batch.prints()
+    if 2 * len(set(prints) & set(drawn.prints)) > len(prints):
+        _refuse(client, f"sends rows for seed {batch.seeds[0]} that it has sent for an earlier one")
+
+
+def drop_batch(home: Home, config: Config, skill: Skill, batch: Batch, lineage: Mapping[str, Any], *, again: bool = False) -> Dropped:
+    """Put the rows into the inbox of the skill's adapter, under a sidecar with this lineage. Raises OSError on a full disk."""
+    sidecar: dict[str, Any] = {"schema_id": batch.teacher.schema_id, "lineage": dict(lineage)}
     if not config.validation.sources or SOURCE in config.validation.sources:  # a source that the config does not know is refused
         sidecar["source"] = SOURCE
     if again:
         sidecar["again"] = True
     with tempfile.TemporaryDirectory(prefix="lorad-skill-") as folder:
         file = Path(folder, f"{skill.name}-level-{batch.level}-seed-{batch.seeds[0]}.jsonl")
-        file.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in batch.rows))
+        file.write_bytes(lines_of(batch.rows))
         return put_drop(home, file, skill.adapter, sidecar)
+
+
+def lines_of(rows: Iterable[Row]) -> bytes:
+    """Rows as JSON Lines."""
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
 
 
 def _offer(client: SkillAPIClient, skill: str, level: int) -> LevelOffer:
@@ -151,7 +204,7 @@ def _fresh(client: SkillAPIClient, spec: Spec, rows: list[Row], wish: Wish) -> l
             level = found.metadata.get("level")
             if level is not None and level != wish.level:
                 _refuse(client, f"was asked for level {wish.level} and sends a row of level {level!r}")
-            if prompt_of(row) and _answer(row):
+            if prompt_of(row) and answer_of(row):
                 continue
         _refuse(client, f"sends what is no row of {spec.id} with a question and an answer")
     return rows
@@ -159,14 +212,15 @@ def _fresh(client: SkillAPIClient, spec: Spec, rows: list[Row], wish: Wish) -> l
 
 def _right(client: SkillAPIClient, rows: Sequence[Row], level: int) -> list[Row]:
     """Those whose answers the teacher's checker calls right."""
-    results = client.check([Question(row, _answer(row)) for row in rows])
+    results = client.check([Question(row, answer_of(row)) for row in rows])
     for result in results:
         if result.level not in (level, 0):
             _refuse(client, f"was asked for level {level} and sends a row that its own checker puts at level {result.level}")
     return [row for row, result in zip(rows, results, strict=True) if result.right and result.level == level]
 
 
-def _answer(row: Row) -> str:
+def answer_of(row: Row) -> str:
+    """The right answer that a row brings; empty where its last message is none."""
     last = row["messages"][-1]
     content = last.get("content")
     return content if last.get("role") == "assistant" and isinstance(content, str) else ""

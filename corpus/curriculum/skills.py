@@ -29,6 +29,15 @@ def known_skills(config: Config) -> dict[str, Skill]:
     return {name: Skill(name=name, settings=found, adapter=found.adapter or f"skills/{name}") for name, found in settings.items()}
 
 
+def skills_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """The skills that each adapter learns: those of the config, and where it names none, those that ship."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, skill in known_skills(config).items():
+        if not config.skills or name in config.skills:
+            found[skill.adapter] = (*found.get(skill.adapter, ()), name)
+    return found
+
+
 def skill_of(config: Config, name: str) -> Skill:
     """One of them. Raises UsageError."""
     skills = known_skills(config)

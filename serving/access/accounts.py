@@ -44,7 +44,8 @@ class Accounts:
 
     def _put(self, captures: Captures, exchange: Exchange, at: datetime) -> None:
         try:
-            captures.put(Captured(response=exchange.response, at=at, key=exchange.key, answers=tuple(said_in(track) for track in exchange.tracks)))
+            answers = tuple(said_in(track) for track in exchange.tracks)
+            captures.put(Captured(response=exchange.response, at=at, key=exchange.key, answers=answers, model=exchange.model))
         except OSError as error:
             log.error("an answer could not be captured: %s", error, extra={"action": "capture_failed"})
 

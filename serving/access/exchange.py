@@ -46,6 +46,7 @@ class Exchange:
     status: int = 0  # 0: nothing was answered
     refused: str = ""  # code of the refusal, where the guard answered
     response: str = ""  # id of the response object
+    model: str = ""  # as the request named it
     finish: str = ""  # why the answer ended, as the response says
     tracks: list[Track] = field(default_factory=list)
 
@@ -60,9 +61,10 @@ def current() -> Exchange | None:
     return _CURRENT.get()
 
 
-def note(response: str = "", finish: str = "") -> None:
-    """Say the response's id, or why its answer ended. Outside of a request nothing happens."""
+def note(response: str = "", finish: str = "", model: str = "") -> None:
+    """Say the response's id, why its answer ended, or which model was asked. Outside of a request nothing happens."""
     exchange = _CURRENT.get()
     if exchange is not None:
         exchange.response = response or exchange.response
         exchange.finish = finish or exchange.finish
+        exchange.model = model or exchange.model

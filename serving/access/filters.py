@@ -67,6 +67,10 @@ class Filters:
         messages = tuple(message if own and message.content == own else self._clean_message(message) for message in ask.messages)
         return replace(ask, text=text, messages=messages)
 
+    def quietly(self, message: Message) -> Message:
+        """A message of a request that was let in, as the engine saw it; nothing is logged or counted again. Raises ContentRefused."""
+        return self._clean_message(message, tells=False) if self._of("in") else message
+
     def outgoing(self) -> "Outgoing | None":
         """For one answer; None where no filter looks at answers."""
         stages = self._of("out")
@@ -75,16 +79,17 @@ class Filters:
     def _of(self, way: str) -> list[Stage]:
         return [stage for stage in self._stages if stage.config.on in (way, "both")]
 
-    def _clean_message(self, message: Message) -> Message:
-        calls = tuple(msgspec.structs.replace(call, arguments=self._cleaned(call.arguments)) for call in message.tool_calls)
-        return msgspec.structs.replace(message, content=self._cleaned(message.content), tool_calls=calls)
+    def _clean_message(self, message: Message, *, tells: bool = True) -> Message:
+        calls = tuple(msgspec.structs.replace(call, arguments=self._cleaned(call.arguments, tells=tells)) for call in message.tool_calls)
+        return msgspec.structs.replace(message, content=self._cleaned(message.content, tells=tells), tool_calls=calls)
 
-    def _cleaned(self, text: str) -> str:
+    def _cleaned(self, text: str, *, tells: bool = True) -> str:
         for stage in self._of("in"):
             parts = list(stage.seeker().feed(text, is_last=True))
             if not any(found for _, found in parts):
                 continue
-            _tell(stage, "in", self._heard)
+            if tells:
+                _tell(stage, "in", self._heard)
             if stage.config.does == "refuse":
                 hint = "leave out what its owner does not want here"
                 raise ContentRefused(f"the content filter {stage.name!r} of this server refuses the request", hint=hint, code=REFUSED_END.upper())

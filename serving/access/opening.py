@@ -29,6 +29,7 @@ class Opened:
     access: Access
     engine: Doorway
     accounts: Accounts
+    filters: Filters
 
 
 def open_access(config: ServingConfig, box: Box, ring: KeyRing, engine: Engine, now: Callable[[], datetime]) -> Opened:
@@ -48,7 +49,7 @@ def open_access(config: ServingConfig, box: Box, ring: KeyRing, engine: Engine, 
         over=accounts.over,
     )
     doorway = Doorway(engine, filters, meter, keeps_texts=config.capture.enabled or config.log_prompts)
-    return Opened(access=access, engine=doorway, accounts=accounts)
+    return Opened(access=access, engine=doorway, accounts=accounts, filters=filters)
 
 
 def watch(meter: Meter, model: str, line: Line, routes: Routes, events: Callable[[], Iterable[str]]) -> None:

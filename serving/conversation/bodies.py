@@ -30,7 +30,10 @@ class TooOften(LoradError):
 
 
 class ChatBody(Strict):
-    """What a user says. Without `session_id` a session begins; without `model` its own, else default/main, answers."""
+    """What a user says. Without `session_id` a session begins; without `model` its own, else default/main, answers.
+
+    `consent`: the user agrees that a correction in it is kept to train on.
+    """
 
     message: Annotated[Text, Field(min_length=1)]
     session_id: Session | None = None
@@ -40,12 +43,13 @@ class ChatBody(Strict):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stream: bool = False
+    consent: bool = False
 
     def as_message(self, default: Sampling) -> Message:
         """The message; `default` fills in where the body is silent."""
         temperature = default.temperature if self.temperature is None else self.temperature
         sampling = replace(default, temperature=temperature, max_tokens=self.max_tokens, seed=self.seed)
-        return Message(text=self.message, session=self.session_id or "", model=self.model or "", length=self.length, sampling=sampling)
+        return Message(text=self.message, session=self.session_id or "", model=self.model or "", length=self.length, sampling=sampling, consent=self.consent)
 
 
 class SessionBody(Strict):

@@ -81,6 +81,7 @@ class Replies:
         Raises what `Answer.begin` and `Answer.said` raise, where the base has nothing to do with it or gave no answer either.
         """
         served, base = grounds.routes.find(question.model), grounds.routes.table.base.model
+        note(model=question.model)
         fallback = self._standing(question.model, served, base)
         names = [base] if fallback and fallback["code"] == "ADAPTER_RESTS" else list(dict.fromkeys((question.model, base)))
         for name in names:

@@ -12,12 +12,15 @@ from datetime import datetime
 
 from core.deployment import ConversationConfig
 from core.errors import StateError
+from core.fingerprints import BASE_MARK
 from core.names import DEFAULT_ADAPTER
+from rendering.specs import Message as Turn
 from serving.access.exchange import current
 from serving.answers import Grounds, IsGone
-from serving.conversation.context import Length, aim_tokens, window
+from serving.conversation.context import Length, aim_tokens, turns, window
 from serving.conversation.histories import Histories, History, Said
 from serving.conversation.replies import Json, Question, Replies
+from serving.detection import Detector, Spoken
 from serving.engines.port import Sampling
 from store.paths import Box
 
@@ -35,6 +38,7 @@ class Message:
     model: str = ""  # empty: the session's, else the default adapter
     length: Length = "auto"
     sampling: Sampling = field(default_factory=Sampling)
+    consent: bool = False  # a correction in it may be kept to train on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +55,11 @@ class Standing:
 
 
 class Talk:
-    """All sessions. For one event loop. Args: grounds: raises NotReady."""
+    """All sessions. For one event loop. Args: grounds: raises NotReady. detector: None: no corrections are looked for."""
 
-    def __init__(self, standing: Standing, grounds: Callable[[], Grounds]) -> None:
+    def __init__(self, standing: Standing, grounds: Callable[[], Grounds], detector: Detector | None = None) -> None:
         self._on = standing
+        self._detector = detector
         self._grounds = grounds
         self._replies = Replies(standing.monotonic)
         self._busy: set[str] = set()
@@ -78,6 +83,7 @@ class Talk:
                 async for event in events:
                     if event["type"] == "done":
                         await asyncio.to_thread(self._keep, session, history, Said(role="user", content=message.text, at=begun_at), event)
+                        await asyncio.to_thread(self._hear, grounds, session, history, message)
                     yield event if event["type"] in ("queued", "text") else {**event, "session_id": session}
 
     async def history(self, session: str) -> Json:
@@ -114,6 +120,24 @@ class Talk:
             longest=longest,
             sampling=replace(message.sampling, max_tokens=longest),
         )
+
+    def _hear(self, grounds: Grounds, session: str, history: History, message: Message) -> None:
+        """Let the detector look whether the message corrects the answer before it."""
+        if self._detector is None or len(history.messages) - history.context_from < 2:
+            return
+        config, (*earlier, asked, answer) = self._on.config, history.messages
+        before = window(replace(history, messages=tuple(earlier)), config.messages, config.tokens, self._on.count)
+        prompt = config.personas.get(history.model.partition("/")[0].partition("@")[0], "")
+        spoken = Spoken(
+            asked=tuple(turns(prompt, before, asked.content)),
+            answer=Turn("assistant", answer.content),
+            adapter=grounds.routes.table.adapter_of(history.model if answer.release == BASE_MARK else answer.model),
+            response=answer.response_id,
+            release=answer.release,
+            user=session,
+            consent=message.consent,
+        )
+        self._detector.hear_turn(spoken, message.text)
 
     def _keep(self, session: str, history: History, asked: Said, done: Json) -> None:
         answer = Said(

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from serving.answers import Answer, IsGone, Said
 from serving.engines.port import Chosen
 from serving.openai import objects
 from serving.openai.asking import wanted_chat
+from serving.openai.hearing import Hearing
 from serving.openai.page import ERRORS
 from serving.openai.streams import RELEASE_HEADER, AnswerStream
 from serving.schemas import ChatRequest
@@ -65,15 +66,19 @@ def add_chat(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", response_model=objects.ChatCompletion, responses=ERRORS | objects.STREAMED)
     async def chat(body: ChatRequest, request: Request) -> Response:
         """An answer by the model, whole or streamed."""
-        answer = await Answer.begin(service.grounds(), wanted_chat(body, service.sampling), request.is_disconnected)
+        wanted = wanted_chat(body, service.sampling)
+        answer = await Answer.begin(service.grounds(), wanted, request.is_disconnected)
         heading = shapes.Heading(id=response_id(answer.served.label, secrets.token_hex(12)), created=int(time.time()), served=answer.served)
-        note(response=heading.id)
+        note(response=heading.id, model=body.model)
         speakers = [Speaker(reader=_reader(body)) for _ in answer.choices]
+        hearing = Hearing(service, body, wanted, answer.served)
+        hearing.request()
         if body.stream:
             last = (lambda: heading.body(CHUNK, []) | {"usage": shapes.usage(answer)}) if body.includes_usage else None
-            return AnswerStream(answer, _chunks(answer, heading, speakers, body), last)
+            return AnswerStream(answer, _heard(_chunks(answer, heading, speakers, body), lambda: _tell(hearing, answer, heading, speakers)), last)
         try:
             await _listen(answer, speakers, request.is_disconnected)
+            _tell(hearing, answer, heading, speakers)
         finally:
             answer.close()
         choices = [_choice(place, speaker, heading, body) for place, speaker in enumerate(speakers)]
@@ -85,6 +90,18 @@ async def _listen(answer: Answer, speakers: list[Speaker], is_gone: IsGone) -> N
     async for said in answer.said(is_gone):
         spoken = speakers[said.choice].hear(said)
         note(finish=spoken.finish_reason or "")
+
+
+async def _heard(chunks: AsyncIterator[Json], over: Callable[[], None]) -> AsyncIterator[Json]:
+    async for chunk in chunks:
+        yield chunk
+    over()
+
+
+def _tell(hearing: Hearing, answer: Answer, heading: shapes.Heading, speakers: list[Speaker]) -> None:
+    for choice, speaker in zip(answer.choices, speakers, strict=True):
+        if choice.is_over:
+            hearing.answer(heading.id, speaker.text, speaker.calls, is_cut=speaker.finish_reason == "length")
 
 
 def _reader(body: ChatRequest) -> CallReader | None:

@@ -91,7 +91,7 @@ def add_completions(app: FastAPI, service: Service) -> None:
         """What follows a text, whole or streamed."""
         answer = await Answer.begin(service.grounds(), wanted_texts(body, body.prompts, service.sampling), request.is_disconnected)
         heading = shapes.Heading(id=response_id(answer.served.label, secrets.token_hex(12)), created=int(time.time()), served=answer.served)
-        note(response=heading.id)
+        note(response=heading.id, model=body.model)
         if body.stream:
             last = (lambda: heading.body(KIND, []) | {"usage": shapes.usage(answer)}) if body.includes_usage else None
             return AnswerStream(answer, _chunks(answer, heading, body), last)

@@ -95,7 +95,7 @@ def test_each_thing_that_is_wrong_comes_up_under_its_name() -> None:
         Happening(kind="daemon.restarted", words={"at": "2026-03-01T00:00:00Z"}),
     )
     found = find(scene(facts, happenings=happened, still_s={"queue": 99999.0}))
-    assert {alert.rule for alert in found.values()} == set(RULES) - {"no_activation", "verdict_waits", "rolled_back"}
+    assert {alert.rule for alert in found.values()} == set(RULES) - {"no_activation", "verdict_waits", "rolled_back", "iteration_waits", "iteration_went_back"}
     failed = found["failed_job/job-1"]
     assert (failed.job, failed.run, failed.severity, failed.next) == ("job-1", "01-train", Severity.CRITICAL, "lorad jobs show job-1")
     assert "BAD_DATA: no rows are left" in failed.reason

@@ -23,7 +23,7 @@ class FaultyTeacher:
         if path == "/health":
             return {"skill": "adding", "generator": "adder", "version": "7", "schema_id": "chat_sft_v1"}
         if path == "/levels":
-            return {"levels": [{"level": level, "title": "sums", "per_seed": 50, "seeds": 4} for level in (1, 2)]}
+            return {"levels": [{"level": level, "title": "sums", "per_seed": 50, "seeds": 5} for level in (1, 2)]}
         if path == "/generate":
             level, seed = body["level"], body["seed"]
             return {"level": level, "seed": seed, "rows": [adding(level, seed * 50 + place) for place in range(body["count"])]}

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from judge_server import JudgeServer, answers_in, judge_server
 
-from ranking import endpoint as endpoints
-from ranking.endpoint import Endpoint, EndpointError
 from ranking.judge import Judge, Pair, Votes, asked, word_of
 from rendering.answers import Question
 from rendering.specs import Message
+from store import endpoint as endpoints
+from store.endpoint import Endpoint, EndpointError
 
 GOOD, BAD = "The good answer.", "Something poor."
 PAIR = Pair(question=Question((Message("user", "What is it?"),), Message("assistant", "It is this.")), before=BAD, after=GOOD)

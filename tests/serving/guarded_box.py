@@ -27,7 +27,7 @@ from serving.activation import Agent
 from serving.api import Service, create_app
 from serving.conversation.opening import open_conversations
 from serving.line import Line
-from serving.main import _server, bind
+from serving.main import _server, bind, open_desk
 from store.apikeys import add_api_key
 from store.wire import read_activations
 
@@ -66,9 +66,11 @@ def guarded(world: World, **serving: Any) -> Iterator[Guarded]:
     watch(opened.access.meter, ground.engine.base.name, line, agent.routes, lambda: (one.event for one in read_activations(world.box.activations)))
     standing = open_conversations(Config(serving=config), world.box, world.clock.now)
     service = Service(engine=opened.engine, routes=agent.routes, line=line, access=opened.access, agent=agent, conversation=standing, is_ready=True)
+    desk = service.desk = open_desk(Config(serving=config), world.box, agent, opened.access)
     try:
         yield Guarded(world=world, agent=agent, service=service, opened=opened, config=config, app=create_app(service))
     finally:
+        desk.spool.close()
         opened.accounts.close()
         ground.engine.close()
 

@@ -10,10 +10,12 @@ from inference_box import World
 from route_client import client_of
 from scripted_engine import ScriptedEngine
 
+from core.config import Config
 from core.deployment import ConversationConfig
 from serving.api import Service, create_app
 from serving.conversation.histories import Histories
 from serving.conversation.talk import Standing
+from serving.main import open_desk
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -46,7 +48,9 @@ def page(world: World) -> Iterator[Any]:
     now = world.clock.now
     talk = Standing(box=world.box, config=ConversationConfig(), histories=Histories(world.box, 30, now), count=len, longest=16, now=now)
     service = Service(engine=engine, routes=agent.routes, agent=agent, embedder=FixedEmbedder(), timeout_s=5, is_ready=True, conversation=talk)
+    desk = service.desk = open_desk(Config(), world.box, agent, service.access)
     yield schemathesis.openapi.from_asgi("/openapi.json", create_app(service))
+    desk.spool.close()
     engine.close()
 
 
@@ -71,7 +75,8 @@ def test_no_request_makes_the_server_fail(page: Any, monkeypatch: pytest.MonkeyP
         ask()
         asked.add(operation.path)
     assert answered[200] > 10, answered
-    assert {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models/{model}", "/v1/load_lora_adapter", "/api/ai-echo/chat"} <= asked
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models/{model}", "/v1/load_lora_adapter"} <= asked
+    assert {"/api/ai-echo/chat", "/v1/feedback"} <= asked
 
 
 def test_the_page_names_every_route_and_no_status_that_is_never_answered() -> None:

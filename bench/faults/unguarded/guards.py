@@ -108,6 +108,12 @@ def _believing(module: ModuleType) -> None:
     module.check_release = lambda folder, keys: (release_id(folder), read_manifest(folder))  # type: ignore[attr-defined]
 
 
+def _eager_triggers(module: ModuleType) -> None:
+    """Triggers that fire whenever their conditions hold."""
+    module.CALM_S = 0.0  # type: ignore[attr-defined]
+    module._brakes = lambda config, seen, past: iter(())  # type: ignore[attr-defined]
+
+
 GUARDS: dict[str, dict[str, Taker]] = {
     "whole_files": {"core.intake": with_(is_whole=lambda entry, facts: True)},
     "identity": {"core.intake": _unique_identity},
@@ -129,6 +135,7 @@ GUARDS: dict[str, dict[str, Taker]] = {
         "store.wholeness": with_(is_whole=lambda folder: (folder / "SEALED").is_file()),
         "trainer.checkpoints": with_(check_seal=lambda folder: ""),
     },
+    "brakes_of_triggers": {"core.triggers": _eager_triggers},
     "shield": {"core.retention": _no_shield},
     "freed": {"serving.engines.stub": _hoarding},
     "release_bytes": {"serving.library": _believing},

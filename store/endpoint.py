@@ -25,10 +25,23 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)
 class EndpointError(LoradError):
     """An endpoint could not be asked. `passing`: another try may fare better, after `wait_s` where it named a time."""
 
-    def __init__(self, what: str, *, passing: bool = False, wait_s: float | None = None) -> None:
-        super().__init__(what, hint="see that ranking.judge names a model and its endpoint, and that it answers", code="JUDGE_FAILED")
+    def __init__(self, what: str, *, role: "Role | None" = None, passing: bool = False, wait_s: float | None = None) -> None:
+        super().__init__(what, hint=(role or JUDGE).hint, code=(role or JUDGE).code)
         self.passing = passing
         self.wait_s = wait_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """What a model is asked for: its word in messages, and what an error about it says."""
+
+    name: str
+    code: str
+    hint: str
+
+
+JUDGE = Role(name="judge", code="JUDGE_FAILED", hint="see that ranking.judge names a model and its endpoint, and that it answers")
+PEER = Role(name="peer", code="PEER_FAILED", hint="see that feedback.peer_url and peer_model name a model, and that it answers")
 
 
 class _Straight(urllib.request.HTTPRedirectHandler):
@@ -46,6 +59,7 @@ class Endpoint:
     model: str
     key: str = ""
     timeout_s: float = 60.0
+    role: Role = JUDGE
 
     @property
     def name(self) -> str:
@@ -53,20 +67,24 @@ class Endpoint:
         parts = urlsplit(self.url)
         return f"{self.model} at {parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
-    def ask(self, messages: Sequence[Mapping[str, str]], seed: int) -> str:
-        """The text of one answer, tried three times where it fails in passing. Raises EndpointError. Reads the network; waits."""
+    def ask(self, messages: Sequence[Mapping[str, str]], seed: int, form: Mapping[str, Any] | None = None) -> str:
+        """The text of one answer, tried three times where it fails in passing. Raises EndpointError. Reads the network; waits.
+
+        Args: form: OpenAI's `response_format`; an endpoint that does not know it may answer otherwise.
+        """
         for wait_s in (*WAITS_S, None):
             try:
-                return self._ask_once(messages, seed)
+                return self._ask_once(messages, seed, form)
             except EndpointError as error:
                 if not error.passing or wait_s is None:
                     raise
                 time.sleep(wait_s if error.wait_s is None else min(error.wait_s, LONGEST_WAIT_S))
         raise AssertionError("the last try returns or raises")
 
-    def _ask_once(self, messages: Sequence[Mapping[str, str]], seed: int) -> str:
+    def _ask_once(self, messages: Sequence[Mapping[str, str]], seed: int, form: Mapping[str, Any] | None) -> str:
         headers = {"Content-Type": "application/json", "Accept": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        body = json.dumps({"model": self.model, "messages": list(messages), "seed": seed, "stream": False}).encode()
+        asked = {"model": self.model, "messages": list(messages), "seed": seed, "stream": False} | ({"response_format": form} if form else {})
+        body = json.dumps(asked).encode()
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", data=body, headers=headers, method="POST")  # noqa: S310 - checked below
         if urlsplit(self.url).scheme not in ("http", "https"):
             self._fail("has an address that is neither http nor https")
@@ -109,7 +127,7 @@ class Endpoint:
         self._fail("sends JSON that is no chat completion")
 
     def _fail(self, what: str, *, passing: bool = False, wait_s: float | None = None) -> NoReturn:
-        raise EndpointError(f"the judge {self.name} {what}", passing=passing, wait_s=wait_s) from None
+        raise EndpointError(f"the {self.role.name} {self.name} {what}", role=self.role, passing=passing, wait_s=wait_s) from None
 
 
 def _seconds(text: str | None) -> float | None:
