@@ -16,13 +16,13 @@ from core.config import Config
 from core.errors import UsageError
 from core.signals import Signal, SignalKind
 from daemon.schedules import Plan
-from daemon.triggers import Memory
+from daemon.triggers import Clocks, Memory
 from store.codec import read, write
 from store.feedback import Shelf
 from store.iterations import Continuous, Stop, write_continuous
 from store.paths import Home
 
-NOW = datetime.now(UTC).replace(microsecond=0)
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 ADAPTER = "support/tone"
 
 
@@ -37,6 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home with 30 pending corrections of support/tone that are ninety minutes old."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LORAD_CONFIG", raising=False)
+    monkeypatch.setattr(Clocks, "stamp", lambda clocks: Stamp(at=NOW))
     triggers = {"enough": {"any": [{"rows": 100}, {"after_s": 86400}]}, "nightly": {"all": [{"cron": "0 3 * * *"}, {"rows": 25}]}}
     Path("config.json").write_text(json.dumps({"home": "var", "triggers": triggers, "schedule": {"time_zone": "UTC"}}))
     made = Home(tmp_path / "var")

@@ -18,13 +18,13 @@ from core.errors import ConfigError, LoradError
 from core.names import SENTENCE_MODEL
 from core.records import VerdictWord
 from core.tasks import RowsOf
-from ranking import endpoint as endpoints
 from ranking.__main__ import rules_of
 from ranking.evidence import LegResult, Verdict
 from ranking.metrics.targets import check_metrics, interval_of
 from ranking.report import metric_lines, verdict_lines
 from ranking.scores import EvidenceError
 from ranking.verdict import judge
+from store import endpoint as endpoints
 from store.codec import dump, parse
 from store.paths import default_models_dir
 from store.seals import is_sealed
