@@ -1,15 +1,19 @@
 """The default engine of a CPU against transformers' `generate` with PEFT, on the real base with one adapter; and four mixed.
 
 Both sides answer the same question with 64 greedy tokens and go on behind an end of turn. They take turns, each figure is the
-median of its turns, and ratios are formed within a turn: a busy machine slows both sides of it.
+median of its turns, and ratios are formed within a turn: a busy machine slows both sides of it. The engine has a process of its
+own, as it has when it serves: beside torch's threads its own would be more than the cores, and OpenMP lets them sleep at once.
 """
 
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +41,53 @@ def engine_ratios(turns: int = TURNS) -> dict[str, Any]:
     assert gguf_of(folder) is not None, "`lorad models pull` keeps the GGUF file of the base"
     with tempfile.TemporaryDirectory() as root:
         model = _adapted(folder, Path(root))
-        engine = LlamaCppEngine(folder, LlamaOptions(streams=STREAMS))
-        engine.open()
-        for release in ADAPTERS:
-            engine.load(release, Path(root) / release)
-        one, four = [only(ADAPTERS[0])] * STREAMS, [only(release) for release in ADAPTERS * (STREAMS // len(ADAPTERS))]
-        measured: dict[str, Callable[[], float]] = {
-            "hf_1": lambda: _generate(model, folder, 1),
-            "llama_1": lambda: _answer(engine, one[:1]),
-            "hf_8": lambda: _generate(model, folder, STREAMS),
-            "llama_8": lambda: _answer(engine, one),
-            "llama_mixed": lambda: _answer(engine, four),
-        }
-        _answer(engine, four)  # a warm-up of each side
-        _generate(model, folder, 1)
-        rounds = [{name: measure() for name, measure in measured.items()} for _ in range(turns)]
-        engine.close()
+        with _engine(Path(root)) as answer:
+            measured: dict[str, Callable[[], float]] = {
+                "hf_1": lambda: _generate(model, folder, 1),
+                "llama_1": lambda: answer("one"),
+                "hf_8": lambda: _generate(model, folder, STREAMS),
+                "llama_8": lambda: answer("eight"),
+                "llama_mixed": lambda: answer("mixed"),
+            }
+            answer("mixed")  # a warm-up of each side
+            _generate(model, folder, 1)
+            rounds = [{name: measure() for name, measure in measured.items()} for _ in range(turns)]
     ratios = {"ratio_hf_1": ("llama_1", "hf_1"), "ratio_hf_8": ("llama_8", "hf_8"), "ratio_mixed_adapters": ("llama_mixed", "llama_8")}
     found = {name: round(statistics.median(turn[over] / turn[under] for turn in rounds), 2) for name, (over, under) in ratios.items()}
     return found | {f"{name}_tokens_s": round(statistics.median(turn[name] for turn in rounds), 1) for name in measured}
+
+
+@contextmanager
+def _engine(root: Path) -> Iterator[Callable[[str], float]]:
+    """The engine in its process; what is yielded takes one, eight or mixed and gives tokens a second."""
+    child = subprocess.Popen([sys.executable, "-m", "bench.serve_engines", str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    words, told = child.stdin, child.stdout
+
+    def ask(word: str) -> float:
+        words.write(f"{word}\n")
+        words.flush()
+        return float(told.readline())
+
+    try:
+        yield ask
+    finally:
+        words.close()
+        child.wait(60)
+
+
+def _answer_words(root: Path) -> None:
+    """The child: a word a line, tokens a second a line."""
+    engine = LlamaCppEngine(base_folder(Config()), LlamaOptions(streams=STREAMS))
+    engine.open()
+    for release in ADAPTERS:
+        engine.load(release, root / release)
+    eight = [only(ADAPTERS[0])] * STREAMS
+    blends = {"one": eight[:1], "eight": eight, "mixed": [only(release) for release in ADAPTERS * (STREAMS // len(ADAPTERS))]}
+    for line in sys.stdin:
+        print(_answer(engine, blends[line.strip()]), flush=True)
+    engine.close()
 
 
 def _adapted(folder: Path, root: Path) -> Any:
@@ -119,4 +151,7 @@ def _answer(engine: LlamaCppEngine, blends: Sequence[Blend]) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(engine_ratios()))
+    if sys.argv[1:]:
+        _answer_words(Path(sys.argv[1]))
+    else:
+        print(json.dumps(engine_ratios()))
