@@ -49,11 +49,11 @@ def list_them(adapter: str, only_open: bool, limit: int, config: str | None, out
 
 
 @iteration.command()
-@click.argument("name", metavar="ITERATION")
+@click.argument("name", metavar="[ITERATION]", default="")
 @config_option
 @format_option()
 def show(name: str, config: str | None, output: str) -> None:
-    """One iteration: its stages with their flags, criteria and numbers, and what it waits for."""
+    """One iteration, the newest without a name: its stages with their flags, criteria and numbers, and what it waits for."""
     from store.codec import to_plain
 
     found = _find(home_of(config_path(config)), name)
@@ -135,14 +135,16 @@ def _number(one: Iteration) -> int:
 
 
 def _find(home: "Home", name: str) -> Iteration:
-    """The iteration of this id, or of the job or drop of this id, or whose id begins so. Raises UsageError."""
+    """The iteration of this id, or of the job or drop of this id, or whose id begins so; the newest without a name. Raises UsageError."""
     from store.iterations import newest_iterations
 
     known = list(newest_iterations(home))
+    if not name and known:
+        return known[0]
     found = [one for one in known if name in (one.id, one.job, one.drop)] or [
         one for one in known if one.id.startswith(name) or one.id.removeprefix("iteration-").startswith(name)
     ]
     if len(found) != 1:
-        what = f"no iteration {name!r}" if not found else f"{name!r} is the beginning of {len(found)} iterations"
+        what = (f"no iteration {name!r}" if name else "there is no iteration yet") if not found else f"{name!r} is the beginning of {len(found)} iterations"
         raise UsageError(what, hint="`lorad iteration list` names them", code="ITERATION_UNKNOWN")
     return found[0]

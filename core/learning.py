@@ -121,8 +121,8 @@ class CriteriaConfig(Section):
     """Metric of the verdict that must reach min_primary; empty means none."""
     min_primary: float = 0.75
     """Least value of the primary metric."""
-    max_perplexity: Annotated[float, Field(ge=0)] = 30
-    """Largest perplexity of the candidate on the gate split; 0 means no bound."""
+    max_perplexity: Annotated[float, Field(ge=0)] = 0
+    """Largest perplexity of the candidate on the gate split, 30 for example; 0 means no bound: what is usual hangs on the texts."""
     max_latency_ms: Annotated[float, Field(ge=0)] = 200
     """Most milliseconds to the first token in a rehearsal; 0 means no bound."""
     max_error_share: Share = 0.01

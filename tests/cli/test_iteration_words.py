@@ -94,6 +94,14 @@ def test_the_list_tells_the_newest_and_those_that_are_open(config: Path) -> None
     assert "failed: the gate refused the drop: D07 secret, line 3" in said(config, "iteration", "list").stdout
 
 
+def test_without_a_name_the_newest_is_shown(config: Path) -> None:
+    with pytest.raises(UsageError, match="there is no iteration yet"):
+        told(config, "iteration", "show")
+    made(config, 1)
+    newest = made(config, 2)
+    assert told(config, "iteration", "show")["id"] == newest.id
+
+
 def test_an_unknown_or_ambiguous_name_is_refused(config: Path) -> None:
     made(config, 1)
     made(config, 2)

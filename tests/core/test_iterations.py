@@ -191,7 +191,7 @@ def test_rows_with_missing_values_wait_for_a_person_before_they_are_trained_on()
     ("measure", "criteria", "why"),
     [
         ({"gradient_norm": 1e4}, {}, "gradient norm is 1e+04, at most 100"),
-        ({"perplexity": 31.0}, {}, "perplexity is 31, at most 30"),
+        ({"perplexity": 31.0}, {"max_perplexity": 30}, "perplexity is 31, at most 30"),
         ({"primary": 0.7}, {"primary_metric": "exact_match"}, "exact_match is 0.7, at least 0.75"),
         ({}, {"primary_metric": "exact_match"}, "exact_match: the verdict has no such metric"),
         ({"looks": (*CLEAN[:3], Looked(name="adapter files", found="ADAPTER_FILE_FOREIGN"))}, {}, "adapter files: ADAPTER_FILE_FOREIGN"),

@@ -104,7 +104,7 @@ def test_the_real_model_answers_as_its_users_corrected_it(circle: Circle) -> Non
         if number == 100:
             circle.serving.kill()
             circle.start_serving()
-    circle.wait(lambda: circle.children("trainer"), "the training has begun", 300)
+    circle.wait(lambda: list(circle.jobs().values()) == ["training"], "the training has begun", 300)
     circle.daemon.kill()
     circle.start_daemon()
     job = circle.wait_ended(0, 1800)
