@@ -7,19 +7,18 @@
 - gain: what 500 corrections give, from the door of the serving box to the verdict, over three seeds (some 10 minutes each on two cores)
 """
 
-import json
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
+from bench.parts import measured
 from corpus.curriculum.client import SkillAPIClient
 from corpus.curriculum.drawing import Order, draw
 from corpus.curriculum.services import running
 from corpus.curriculum.skills import TEACHERS
 
 ROWS = 5000
+FLOORS = {"feedback_p99_ms": 25, "trigger_ms": 50, "pull_lost": 0, "pull_doubled": 0, "teacher_rows_s": 2000}  # the last at least, the others at most
 
 
 def measure(parts: str = "", rows: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -31,20 +30,8 @@ def measure(parts: str = "", rows: int = 0) -> tuple[dict[str, Any], dict[str, A
         "pulls": _pulls,
         "gain": lambda: _gain(rows),
     }
-    chosen = [part.strip() for part in parts.split(",") if part.strip()] or list(known)
-    if unknown := set(chosen) - known.keys():
-        raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    figures: dict[str, Any] = {}
-    for part in chosen:
-        began = time.monotonic()
-        try:
-            found = known[part]()
-        except Exception as error:  # the border of a part: the others are measured all the same
-            traceback.print_exc()
-            found = {f"{part}_failed": f"{type(error).__name__}: {error}"[:300]}
-        figures |= found
-        print(f"{part}: {time.monotonic() - began:.0f} s: {json.dumps(found)}", file=sys.stderr, flush=True)
-    return figures, {}
+    figures = measured(known, parts)
+    return figures | {"floors": {name: FLOORS[name] for name in figures if name in FLOORS}}, {}
 
 
 def _teachers(rows: int) -> dict[str, Any]:

@@ -3,16 +3,13 @@
 Each part stands alone (`--parts road,load`); what fails says so in its place and leaves the others to run.
 """
 
-import json
 import shutil
-import sys
 import tempfile
-import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.parts import measured
 from core.deployment import ServingConfig
 
 REQUESTS = 10_000
@@ -32,20 +29,8 @@ def measure(parts: str = "", requests: int = REQUESTS, swaps: int = SWAPS) -> tu
         "engines": _engines,
         "slope": lambda: _slope(swaps),
     }
-    chosen = [part.strip() for part in parts.split(",") if part.strip()] or list(known)
-    if unknown := set(chosen) - known.keys():
-        raise SystemExit(f"no part {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    figures: dict[str, Any] = {}
-    for part in chosen:
-        began = time.monotonic()
-        try:
-            found = known[part]()
-        except Exception as error:  # the border of a part: the others are measured all the same
-            traceback.print_exc()
-            found = {f"{part}_failed": f"{type(error).__name__}: {error}"[:300]}
-        figures |= found
-        print(f"{part}: {time.monotonic() - began:.0f} s: {json.dumps(found)}", file=sys.stderr, flush=True)
-    opponents = {"transformers": "generate with PEFT, the same base and adapter: under ratio_hf_1 and ratio_hf_8"} if "engines" in chosen else {}
+    figures = measured(known, parts)
+    opponents = {"transformers": "generate with PEFT, the same base and adapter: under ratio_hf_1 and ratio_hf_8"} if "ratio_hf_1" in figures else {}
     return figures | {"floors": {name: FLOORS[name] for name in figures if name in FLOORS}}, opponents
 
 

@@ -121,16 +121,21 @@ class Examination:
             elif seen.silent_s > SILENT_S:
                 self._children.stop(work.id, hung=f"no sign of life for {SILENT_S:.0f} s")
 
+    def _ended_well(self, done: ChoreDone) -> _Work | None:
+        """The work under way, where its chore ended well; a failure ends it."""
+        work = self._work
+        if work is None or done.key != work.id:
+            return None
+        if not done.ok:
+            self._end(work, code=str(done.result.get("code", "")) or "CHORE_FAILED", message=done.message)
+            return None
+        return work
+
     # ---------------------------------------------------------------- rows
 
     def _on_rows(self, done: ChoreDone) -> None:
-        work = self._work
-        if work is None or done.key != work.id:
-            return
-        if not done.ok:
-            self._end(work, code=str(done.result.get("code", "")) or "CHORE_FAILED", message=done.message)
-            return
-        work.rows, work.stage = done.result, Stage.READY
+        if work := self._ended_well(done):
+            work.rows, work.stage = done.result, Stage.READY
 
     # ---------------------------------------------------------------- answers
 
@@ -191,14 +196,9 @@ class Examination:
     # ---------------------------------------------------------------- marks
 
     def _on_marks(self, done: ChoreDone) -> None:
-        work = self._work
-        if work is None or done.key != work.id:
-            return
-        if not done.ok:
-            self._end(work, code=str(done.result.get("code", "")) or "CHORE_FAILED", message=done.message)
-            return
-        found = {model: self._evaluation(work, model, done.result[model]) for model in work.models}
-        self._end(work, evaluation=found[work.models[0]], baseline=found.get(BASE), levels=tuple(work.rows["levels"]))
+        if work := self._ended_well(done):
+            found = {model: self._evaluation(work, model, done.result[model]) for model in work.models}
+            self._end(work, evaluation=found[work.models[0]], baseline=found.get(BASE), levels=tuple(work.rows["levels"]))
 
     def _evaluation(self, work: _Work, model: str, marks: Mapping[str, Any]) -> Evaluation:
         is_base, rows = model == BASE, work.rows
