@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.asking import ask, say
+from cli.asking import ask, require_daemon, say
 from cli.options import config_option, format_option
 from core.commands import Answer, CommandKind
 from core.errors import UsageError
@@ -91,13 +91,17 @@ def _signal(adapter: str, question: str, answer: str, right: str, good: bool) ->
 @format_option()
 def import_files(files: tuple[Path, ...], adapter: str, form: str | None, score: str, consent: bool, config: str | None, output: str) -> None:
     """Take in judged answers of another system: exports of Open WebUI, Langfuse, ChatGPT, API logs, or lorad's own JSON Lines."""
-    name, paths = parse_adapter(adapter), []
+    from store.inbox import lent
+
+    home, name = _home(config), parse_adapter(adapter)
     for file in files:
         if not file.is_file() or "\n" in str(file):
             raise UsageError(f"{str(file)!r} is not a file", hint="name the exported file", code="FILE_MISSING")
-        paths.append(str(file.resolve()))
-    details = {"what": "import", "files": "\n".join(paths), "format": form or "", "score": score, "consent": "yes" if consent else "no"}
-    say(ask(_home(config), CommandKind.FEEDBACK, IMPORT_PATIENCE_S, adapter=name, details=details), output)
+    require_daemon(home)
+    with lent(home, files) as copies:
+        paths = "\n".join(str(copy.resolve()) for copy in copies)
+        details = {"what": "import", "files": paths, "format": form or "", "score": score, "consent": "yes" if consent else "no"}
+        say(ask(home, CommandKind.FEEDBACK, IMPORT_PATIENCE_S, adapter=name, details=details), output)
     if not consent and output == "text":
         click.echo("  without --consent they wait: feedback.require_consent decides whether they become rows")
 

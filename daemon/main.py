@@ -63,6 +63,7 @@ from daemon.worker import BackgroundWorker, Chore
 from store.commands import sweep_answers
 from store.config import ConfigLoader
 from store.drops import finish_discards, finish_rejections
+from store.inbox import sweep_lent
 from store.jobs import sweep_parts, sweep_tmp
 from store.keys import ensure_keys
 from store.migration import migrate
@@ -76,6 +77,7 @@ BUSY_TICK_S = 0.05  # while the gate is at work
 WORK_TICK_S = 0.25  # while a job or a drop is on its way
 IDLE_TICK_S = 1.0
 ANSWERS_KEPT_S = 600.0
+LENT_S = 3600.0  # longer than any command waits
 APPLY_S = 2.0  # so long a tick applies steps; the rest is decided again by the next, so that a stop or a reload is heard
 STOP_STEP_S = 30.0  # asked of the service manager again and again while a child writes its checkpoint at the stop
 STOP_MOST_S = 900.0  # after that the manager's own bound counts
@@ -283,6 +285,7 @@ class Loop:
         self._guarded("looking for weaknesses", lambda: self.weaknesses.look(now))
         self._guarded("writing status", lambda: self.status.write(facts, now))
         self._guarded("sweeping old answers", lambda: sweep_answers(self.index.home, ANSWERS_KEPT_S, clock.wall_s()))
+        self._guarded("sweeping what was lent", lambda: sweep_lent(self.index.home, LENT_S, clock.wall_s()))
         return applied
 
     def reload(self) -> None:

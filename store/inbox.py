@@ -4,7 +4,9 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from core.errors import UsageError
 from core.names import DEFAULT_ADAPTER
 from store.durable import replace_file, sync_dir, sync_tree
 from store.paths import Home
+
+LENT = ".lent-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,34 @@ def put_drop(home: Home, file: Path, adapter: str, sidecar: Mapping[str, Any]) -
     finally:
         os.close(lock)
     return Dropped(target, found.st_dev, found.st_ino)
+
+
+@contextmanager
+def lent(home: Home, files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Copies of files for the daemon to read, under a dot-name of the inbox; at the end they are gone.
+
+    The daemon may be unable to see the files themselves: as a service it has neither /home nor /tmp of people. Raises OSError.
+    """
+    home.inbox.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=LENT, dir=home.inbox))
+    try:
+        folder.chmod(0o755)
+        copies = []
+        for number, file in enumerate(files):
+            (folder / str(number)).mkdir()
+            copies.append(folder / str(number) / file.name)
+            shutil.copyfile(file, copies[-1])
+        yield copies
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_lent(home: Home, older_than_s: float, now_s: float) -> None:
+    """Delete copies whose command was killed before it could."""
+    for folder in home.inbox.glob(f"{LENT}*"):
+        with suppress(FileNotFoundError):  # given back in between
+            if now_s - folder.stat().st_mtime > older_than_s:
+                shutil.rmtree(folder)
 
 
 def _free_name(folder: Path, stem: str, suffix: str) -> Path:

@@ -14,7 +14,7 @@ from core.errors import IntegrityError, LockHeldError, StateError, UsageError
 from core.lifecycle import Event, step
 from core.records import Accepted, Claim, Deep, Drop, DropRef, DropState, Ended, Gating, Job, JobCard, JobState, Queued, Settling
 from store import drops, jobs
-from store.inbox import put_drop
+from store.inbox import lent, put_drop, sweep_lent
 from store.locks import is_locked, take_lock
 from store.paths import Home
 from store.seals import check_seal, is_sealed, seal
@@ -349,6 +349,32 @@ def test_dropping_a_folder_copies_it_whole_in_one_rename(home: Home, tmp_path: P
     assert put_drop(home, folder, "default/main", {}).path.name == "pictures-2.drop"
     assert (folder / "images" / "one.png").exists()
     assert [path for path in home.inbox.iterdir() if path.name.startswith(".")] == []
+
+
+def test_files_are_lent_to_the_daemon_as_copies_that_go_again(home: Home, tmp_path: Path) -> None:
+    one, other = tmp_path / "a" / "export.json", tmp_path / "b" / "export.json"
+    for file in (one, other):
+        file.parent.mkdir()
+        file.write_text(str(file))
+    with pytest.raises(BrokenPipeError), lent(home, [one, other]) as copies:  # noqa: PT012
+        assert [copy.name for copy in copies] == ["export.json", "export.json"]
+        assert [copy.read_text() for copy in copies] == [str(one), str(other)]
+        assert all(path.name.startswith(".") for path in home.inbox.iterdir() if path != home.rejected), "the watcher leaves them alone"
+        raise BrokenPipeError
+    assert [path for path in home.inbox.iterdir() if path != home.rejected] == []
+    assert one.exists()
+
+
+def test_what_a_killed_command_lent_is_swept(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "export.json"
+    file.write_text("{}")
+    loan = lent(home, [file])
+    (copy,) = loan.__enter__()
+    sweep_lent(home, 3600, copy.stat().st_mtime + 3000)
+    assert copy.exists()
+    sweep_lent(home, 3600, copy.stat().st_mtime + 4000)
+    assert not copy.exists()
+    loan.__exit__(None, None, None)
 
 
 def test_dropping_what_is_not_there_says_so(home: Home, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def test_imported_corrections_become_a_release_and_tell_their_fate(circle: Circl
     assert f"{COUNT} signals are stored" in told.stdout, told.stderr
     assert "1 left out: says what an earlier one says" in told.stdout
     assert "1 left out: has no question before its answer" in told.stdout
+    assert not list(circle.inbox.glob(".*")), "the copy that the daemon read is gone"
     (counted,) = json.loads(circle.lorad("feedback", "status", "--format", "json").stdout)
     assert (counted["rows"], counted["by_source"]) == (COUNT, {"lorad": COUNT})
     assert circle.lorad("feedback", "flush", ADAPTER).returncode == 0
