@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+MOST_OF_A_BATCH = 20_000  # signals; the others make the next one. Their ids fit into a sidecar
+
 
 class SignalKind(StrEnum):
     """What a signal says."""

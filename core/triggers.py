@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from core.conditions import Firing, Part, Past, Seen, Stamp, cron_key, mark_key, part_of, shown, span
 from core.config import Config
 from core.learning import DEFAULT_TRIGGERS, ConditionConfig, TriggerConfig
+from core.signals import MOST_OF_A_BATCH
 
 CALM_S = 10.0  # no new row for so long: a box is looked at every few seconds, so a storm has no such gap
 LONGEST_S = 300.0  # so long rows that keep coming put a firing off
@@ -192,7 +193,8 @@ def after_firing(past: Past, firing: Firing, config: TriggerConfig | None, seen:
     done = {key: seen.came[key].at for one in conditions if one.cron and (key := cron_key(name, one.cron)) in seen.came}
     marks = {mark_key(name, one.changed): seen.marks[one.changed] for one in conditions if one.changed and one.changed in seen.marks}
     kept = [one for one in past.firings if one.stamp.passed_s(seen.now) < DAY_S]
-    fields = {"arrived": seen.arrived, "quarantined": seen.quarantined}
+    left = max(0, seen.rows - MOST_OF_A_BATCH)  # they make the next batch, and are new until then
+    fields = {"arrived": seen.arrived - left, "quarantined": seen.quarantined}
     return Past(firings=(*kept, firing), done={**past.done, **done}, marks={**past.marks, **marks}, **fields)
 
 

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 ITERATION = "iteration"  # the kind of its chores
 LOOP = frozenset({"feedback", "curriculum"})  # who makes drops by itself, as their lineage says
+OF_THE_WAY = frozenset({"no_activation", "rolled_back"})  # alerts about how a release got there, or about the one before
 REST = timedelta(seconds=30)  # after a chore that failed
 MOST_TRIES = 3
 
@@ -98,11 +99,16 @@ class Iterations:
                 lineage = self._lineage(drop)
             except (OSError, LoradError):  # the gate tells what is wrong with the sidecar
                 lineage = None
-            if lineage is None or lineage.get("made_by") not in LOOP:
+            if lineage is None or str(lineage.get("made_by")) not in LOOP:
                 if lineage is not None or drop.state is not DropState.SETTLING:
                     self._others.add(drop_id)
                 continue
-            iteration = begun(drop, MappingProxyType(lineage), now)
+            try:
+                iteration = begun(drop, MappingProxyType(lineage), now)
+            except (TypeError, ValueError, AttributeError) as error:  # anybody may write a sidecar
+                log.warning("the lineage of %s is none that lorad makes: %s", drop_id, error, extra={"action": "lineage_strange"})
+                self._others.add(drop_id)
+                continue
             self._open[iteration.id] = _Known(iteration, is_new=True)
             self._followed.add(drop_id)
 
@@ -121,7 +127,7 @@ class Iterations:
             self._look_where_it_went(known)
         elif isinstance(drop.facts, Accepted):
             self._read_gate(known, drop.facts)
-        mine = [alert for alert in alerts if alert.adapter == iteration.adapter and alert.job in ("", iteration.job)]
+        mine = [alert for alert in alerts if alert.adapter == iteration.adapter and alert.job in ("", iteration.job) and alert.rule not in OF_THE_WAY]
         elsewhere = [alert for alert in alerts if not alert.adapter]
         return IterationSeen(
             iteration=iteration,

@@ -256,6 +256,7 @@ class Comings:
         self._entries, self._keys, self._times, self._zone, self._where = entries, keys, times, zone, where
         plans = {name: known.get(name) or self._planned(name, now, now, None) for name in entries}
         changed, self.plans = plans != self.plans, plans
+        self._held_until_s = {name: until_s for name, until_s in self._held_until_s.items() if name in known}  # a changed entry waits for nothing
         self._replan(now)
         if changed:
             self._keep(self.plans)

@@ -135,6 +135,8 @@ class Triggers:
                 known = {"stopped": self._is_stopped(adapter), "busy": busy, "waits": waits.all or waits.barred}
                 seen = replace(self._seen(adapter, counts, now, facts), calm_s=calm_s, **known)  # type: ignore[arg-type]
                 self._look_at(seen)
+            else:
+                self._forget_ripe(adapter)
         self._save()  # what fires is durable before anything comes of it
         self._finish()
         self._save()
@@ -207,7 +209,7 @@ class Triggers:
             if found.fires:
                 firing = Firing(key=key_of(name, seen), trigger=name, stamp=seen.now, rows=seen.rows, why=found.why)
                 past = after_firing(past, firing, config, seen)
-                self._ripe.pop((name, seen.adapter), None)
+                self._forget_ripe(seen.adapter)
                 break
             if not found.pours:
                 self._ripe.pop((name, seen.adapter), None)
@@ -219,6 +221,11 @@ class Triggers:
 
     def _ripe_s(self, name: str, seen: Seen) -> float:
         return seen.now.elapsed_s - self._ripe.setdefault((name, seen.adapter), seen.now.elapsed_s)
+
+    def _forget_ripe(self, adapter: str) -> None:
+        """What has waited for calm has been answered, or has gone: what comes now waits anew."""
+        for key in [key for key in self._ripe if key[1] == adapter]:
+            del self._ripe[key]
 
     # ---------------------------------------------------------------- firing
 

@@ -92,4 +92,4 @@ class Gathering:
 
 def _last(first: int, path: Path) -> int:
     """The number of a segment's last line."""
-    return first + sum(1 for _ in lines_of(path)) - 1
+    return first + sum(1 for _ in lines_of(path, errors="surrogateescape")) - 1

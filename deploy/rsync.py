@@ -104,7 +104,8 @@ def fetch_folder(road: Road, name: str, folder: Path, known: Path) -> None:
 
     One that is deleted there meanwhile is left out. Raises TransferError.
     """
-    words = [*road.out_options, f"--compare-dest={known}", "--exclude=.*", "--", f"{road.out_of}{name}/", f"{folder}/"]
+    plain = ("--no-links", "--no-devices", "--no-specials", "--exclude=.*", "--exclude=*/")  # files, whatever a damaged box holds
+    words = [*road.out_options, *plain, f"--compare-dest={known}", "--", f"{road.out_of}{name}/", f"{folder}/"]
     for left in reversed(range(RACES)):
         try:
             return _rsync(road, words)

@@ -23,7 +23,7 @@ import msgspec
 from core.config import Config, resolve
 from core.names import DEFAULT_ADAPTER
 from core.sections import ValidationConfig
-from core.signals import Batch, Signal, SignalKind, Standing, Wanted
+from core.signals import MOST_OF_A_BATCH, Batch, Signal, SignalKind, Standing, Wanted
 from feedback.rows import CHAT, CORRECTION, PREFERENCE, UNPAIRED, Made, makes_row, rows_of
 from store.codec import dump, read, read_if_whole
 from store.config_file import read_layer
@@ -32,7 +32,6 @@ from store.durable import replace_file, sync_dir
 from store.feedback import read_shelf
 from store.paths import Home
 
-MOST = 20_000  # signals of one batch; the others make the next one. Their ids fit into a sidecar
 WORDS = {CHAT: "sft", CORRECTION: "sft", PREFERENCE: "pairs", UNPAIRED: "judged"}  # by schema, how the batch's id ends
 LEVEL = "deep"  # unless the config names another: these are words of strangers, and nothing less finds a secret
 
@@ -78,7 +77,7 @@ def _made_anew(home: Home, wanted: Wanted) -> list[Batch]:
         for name in (f"{wanted.id}-{word}.json", f"{wanted.id}-{word}.jsonl", staged(folder, f"{wanted.id}-{word}").name):
             (folder / name).unlink(missing_ok=True)
     settings = config_in_force(home).feedback
-    made = rows_of(islice((one for one in _waiting(home, wanted.adapter) if makes_row(one, settings)), MOST), settings)
+    made = rows_of(islice((one for one in _waiting(home, wanted.adapter) if makes_row(one, settings)), MOST_OF_A_BATCH), settings)
     batches = [_written(folder, wanted, one) for one in made]
     sync_dir(folder)
     return batches

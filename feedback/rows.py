@@ -30,6 +30,7 @@ CORRECTED = "the answer that it praises was corrected"
 KNOWN = "what is right is known by another signal"
 NO_CHANGE = "the correction is what the model had said"
 NO_ANSWER = "the answer that it is about is not known"
+NO_TALK = "its words are no conversation"
 BAD_ORDER = "its conversation does not end with a question"
 NO_WEIGHT = "its weight is 0: nothing would be learnt of it"
 
@@ -103,7 +104,11 @@ def _place(said: _Said) -> tuple[datetime, str]:
 
 def _said(signal: Signal, left_out: dict[str, str]) -> _Said | None:
     """What it says; None, and why in `left_out`, where that is no row. A mistake without its answer waits in the review: no word of it."""
-    turns = [_turn(message) for message in signal.input]
+    try:
+        turns = [_turn(message) for message in signal.input]
+    except (TypeError, ValueError, AttributeError):  # one strange record must not keep all the others from becoming rows
+        left_out[signal.id] = NO_TALK
+        return None
     if not turns or turns[-1].get("role") not in ("user", "tool"):
         left_out[signal.id] = BAD_ORDER
         return None

@@ -190,7 +190,8 @@ class Detector:
             calls.append("what looks like a call is none, or names a function that nobody declared")
         if why := next(filter(None, calls), ""):
             words = {"kind": SignalKind.MISTAKE, "origin": Origin.AUTOMATED, "source": TOOL, "weight": self._means.weights.automated}
-            self._keep(spoken, words | {"context": why, "is_proposal": False, "metadata": {"rule": "call"}})
+            is_asked_for = not spoken.answer.tool_calls and any(MARKUP in message.content for message in spoken.asked)  # word for word, perhaps
+            self._keep(spoken, words | {"context": why, "is_proposal": is_asked_for, "metadata": {"rule": "call"}})
 
     def _keep(self, spoken: Spoken, words: Mapping[str, Any]) -> None:
         persona, _, domain = spoken.adapter.partition("/")
@@ -200,7 +201,7 @@ class Detector:
             persona=persona,
             domain=domain,
             input=asked,
-            wrong_output=_text_of(spoken.answer),
+            wrong_output=_text_of(self._means.clean(spoken.answer)),
             at=self._means.now(),
             release=spoken.release,
             response=spoken.response,

@@ -130,10 +130,10 @@ def last_lines(path: Path, most_bytes: int, *, torn: bool = False) -> list[bytes
     return lines[1 if start else 0 :] + ([rest] if torn and rest else [])
 
 
-def lines_of(path: Path) -> Iterator[str]:
-    """Whole lines of an append-only file, without their end; a torn last line is left out. No file: no lines."""
+def lines_of(path: Path, errors: str = "strict") -> Iterator[str]:
+    """Whole lines of an append-only file, without their end; a torn last line is left out. No file: no lines. `errors`: as `open` has it."""
     try:
-        with open(path, encoding="utf-8", newline="\n") as file:
+        with open(path, encoding="utf-8", errors=errors, newline="\n") as file:
             for line in file:
                 if line.endswith("\n"):
                     yield line[:-1]

@@ -129,7 +129,13 @@ class Shelf:
             note = Note(id=id, standing=standing, since=now, stored_at=entry.stored_at, code=SOURCE_HELD if standing is Standing.QUARANTINED else "")
             notes.append(arrived(numbers, note, entry.makes_row, entry.arrival))
             day.count(entry.source, entry.user)
-        self._write({tray.adapter: notes}, now)
+        try:
+            self._write({tray.adapter: notes}, now)
+        except OSError:
+            for note in notes:
+                entry = tray.entries[note.id]
+                day.count(entry.source, entry.user, -1)
+            raise
         if len(notes) < MOST_FREED:
             tray.freed_on = day.day
         return bool(notes)

@@ -19,6 +19,7 @@ import itertools
 import logging
 import os
 import queue
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ SUFFIX = ".jsonl"
 DIGITS = 12
 FIRST_A_SECOND = 100  # a new spool begins at so many times the seconds since 1970: above all that a former one at this address gave away
 MOST_BYTES = 256 << 20  # of all lines that are not acknowledged; then signals are refused
+MOST_AT_ONCE = 4 << 20  # bytes of the lines that are read in one go
 SEGMENT_BYTES = 1 << 20  # a segment of this size is published at once
 PUBLISH_S = 1.0  # age of its first line at which a segment is published, times the number of those that wait to be fetched
 PUBLISH_MOST_S = 600.0
@@ -213,9 +215,10 @@ class Spool:
             self._begin()
         firsts = [*self._segments, self._first]
         for first, behind in itertools.pairwise(firsts):
-            if behind - 1 <= acked:
+            if behind - 1 <= acked[0]:
                 (self._box.spool / _name(first)).unlink(missing_ok=True)
                 del self._segments[first]
+        self._ack_seen = acked[1]  # only now: what failed is tried again
 
     def _publish(self) -> None:
         """Let the link see the segment that grows, and begin the next. Raises OSError."""
@@ -232,8 +235,8 @@ class Spool:
         self._begin()
         self.told()
 
-    def _acknowledged(self) -> int | None:
-        """Up to where `in/ack.json` acknowledges, where it says something new."""
+    def _acknowledged(self) -> tuple[int, tuple[int, int]] | None:
+        """(up to where `in/ack.json` acknowledges, the mark of that file), where it says something new."""
         try:
             found = self._box.ack.stat()
         except OSError:
@@ -242,10 +245,10 @@ class Spool:
         if mark == self._ack_seen:
             return None
         ack = read_if_whole(Ack, self._box.ack)
-        self._ack_seen = mark
         if ack is None or (self._box_id and ack.box != self._box_id):
+            self._ack_seen = mark
             return None
-        return ack.number
+        return ack.number, mark
 
     # The start
 
@@ -281,14 +284,25 @@ def segments_in(folder: Path) -> list[tuple[int, Path]]:
     except FileNotFoundError:
         return []
     found = [name for name in names if name.endswith(SUFFIX) and name.removesuffix(SUFFIX).isdecimal()]
-    return sorted((int(name.removesuffix(SUFFIX)), folder / name) for name in found)
+    return sorted((int(name.removesuffix(SUFFIX)), folder / name) for name in found if _is_plain(folder / name))
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether it is a file and nothing else: a damaged box may send a link, or a pipe that nobody writes to."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def spooled_after(folder: Path, number: int, most: int) -> list[Spooled]:
-    """At most `most` lines of a folder of segments whose number is above `number`, in order. A line that is no `Spooled` ends them."""
-    found: list[Spooled] = []
+    """At most `most` lines, or some MiB of them, of a folder of segments whose number is above `number`, in order.
+
+    A line that is no `Spooled` ends them.
+    """
+    found, size = list[Spooled](), 0
     for _, path in _from(segments_in(folder), number + 1):
-        for line in lines_of(path):
+        for line in lines_of(path, errors="surrogateescape"):
             try:
                 spooled = parse(Spooled, line)
             except ValueError:
@@ -296,7 +310,8 @@ def spooled_after(folder: Path, number: int, most: int) -> list[Spooled]:
                 return found
             if spooled.number > number:
                 found.append(spooled)
-            if len(found) >= most:
+                size += len(line)
+            if len(found) >= most or size >= MOST_AT_ONCE:
                 return found
     return found
 

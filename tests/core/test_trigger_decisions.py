@@ -138,6 +138,16 @@ def test_rows_that_were_there_when_it_fired_last_are_not_new() -> None:
     assert judge("enough", ENOUGH, seen(600, arrived=600), replace(past, arrived=9000)).fires, "signals of an older backup"
 
 
+def test_rows_beyond_one_batch_are_new_until_they_are_in_the_next() -> None:
+    storm = seen(50_000, arrived=50_000)
+    past = after_firing(Past(), fired(0).firings[0], ENOUGH, storm)
+    rest = seen(30_000, arrived=50_000)
+    assert judge("enough", ENOUGH, rest, replace(past, firings=())).fires
+    assert not judge(
+        "enough", ENOUGH, seen(20, arrived=50_000), replace(after_firing(Past(), fired(0).firings[0], ENOUGH, rest), arrived=50_000, firings=())
+    ).fires
+
+
 def test_a_cool_down_counts_from_the_last_firing_of_the_adapter_whoever_fired() -> None:
     found = judge("enough", ENOUGH, seen(600), fired(3599))
     assert not found.fires

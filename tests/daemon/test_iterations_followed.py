@@ -143,6 +143,22 @@ def test_only_what_the_loop_made_by_itself_is_an_iteration(bench: Bench) -> None
     assert one.iteration.stages[State.SIGNALS].total == 42
 
 
+@pytest.mark.parametrize(
+    "lineage",
+    [
+        {"made_by": ["feedback"]},
+        {"made_by": {"x": 1}},
+        {"made_by": "feedback", "signals": 5},
+        {"made_by": "curriculum", "draws": [1]},
+        {"made_by": "curriculum", "draws": 7},
+    ],
+)
+def test_a_lineage_that_anybody_wrote_into_a_sidecar_ends_no_daemon(bench: Bench, lineage: dict[str, object]) -> None:
+    bench.drop({"lineage": lineage})
+    assert bench.iterations.look() == ()
+    assert bench.iterations.look() == ()
+
+
 def test_a_drop_whose_sidecar_is_still_on_its_way_is_looked_at_again(bench: Bench) -> None:
     drop = bench.drop({"lineage": LINEAGE})
     path = drop_folder(bench.home, drop) / "original.job.json"
@@ -200,6 +216,7 @@ def test_a_critical_alert_counts_where_it_is_about_the_adapter_and_no_other_job(
     made = {"severity": Severity.CRITICAL, "reason": "why", "next": "look"}
     bench.alerts = (
         Alert(rule="rules.wrong", title="answers are wrong", adapter="a/main", **made),  # type: ignore[arg-type]
+        Alert(rule="rolled_back", title="the release before went back", adapter="a/main", **made),  # type: ignore[arg-type]
         Alert(rule="failed_job", title="another one failed", adapter="a/main", job="job-9", **made),  # type: ignore[arg-type]
         Alert(rule="rules.wrong", title="of another", adapter="b/main", **made),  # type: ignore[arg-type]
         Alert(rule="low_disk", title="the disk is low", **made),  # type: ignore[arg-type]

@@ -121,6 +121,14 @@ def test_a_changed_entry_begins_anew_and_one_that_was_taken_out_is_forgotten(tmp
     assert read_plans(Home(tmp_path)) == {}
 
 
+def test_a_changed_entry_does_not_wait_for_what_the_former_one_fired(tmp_path: Path) -> None:
+    clock = Clock()
+    schedules = begin(tmp_path, clock, config(work={"does": "gc", "cron": "0 3 * * sun"}))
+    assert len(run(schedules, clock, 3600, 24 * 7)) == 1
+    schedules.follow(config(work={"does": "gc", "cron": "0 * * * *"}))
+    assert len(run(schedules, clock, 600, 12)) == 2, "an hour each, not half a week later"
+
+
 def test_jitter_puts_each_time_off_anew_and_never_beyond_the_next(tmp_path: Path) -> None:
     clock = Clock()
     schedules = begin(tmp_path, clock, config(often={"does": "gc", "cron": "0 * * * *", "jitter_s": 600}))

@@ -11,7 +11,7 @@ from said import ADAPTER, corrections, signal
 
 from core.signals import SignalKind, Standing
 from feedback import batch
-from feedback.batch import MOST, batches_of, chore_batch, queued
+from feedback.batch import MOST_OF_A_BATCH, batches_of, chore_batch, queued
 from feedback.rows import LEAST_JUDGED
 from store.drops import MAX_SIDECAR_BYTES
 from store.feedback import Shelf
@@ -125,7 +125,7 @@ def test_a_bad_answer_in_the_review_is_taught_once(tmp_path: Path) -> None:
 
 
 def test_what_nobody_agreed_to_takes_no_place_in_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "MOST", 3)
+    monkeypatch.setattr(batch, "MOST_OF_A_BATCH", 3)
     silent = [signal(f"Silent {number}?", right="x", consent=False, minute=-number) for number in range(5)]
     home = home_with(tmp_path, [*silent, *corrections(5)])
     assert chore_batch(home, want(home))["rows"] == 3
@@ -144,7 +144,7 @@ def test_the_config_says_how_deep_the_gate_looks_where_it_says_anything(tmp_path
 
 
 def test_the_ids_of_the_largest_batch_fit_into_a_sidecar() -> None:
-    assert MOST * len(json.dumps(["0" * 32], indent=1)) < MAX_SIDECAR_BYTES
+    assert MOST_OF_A_BATCH * len(json.dumps(["0" * 32], indent=1)) < MAX_SIDECAR_BYTES
 
 
 def test_the_files_of_a_batch_are_the_owners_alone(tmp_path: Path) -> None:

@@ -34,6 +34,14 @@ def test_a_correction_becomes_a_correction_row_that_names_its_signal() -> None:
     assert "weight" not in row
 
 
+@pytest.mark.parametrize("calls", [5, True, {"a": 1.5}])
+def test_one_strange_signal_keeps_no_other_from_becoming_a_row(calls: object) -> None:
+    strange = signal("", input=({"role": "assistant", "tool_calls": calls}, {"role": "user", "content": "Who?"}), right="Alice.")
+    made = only(rows_of([strange, signal("Where?", wrong="Here.", right="There.")], PLAIN))
+    assert len(decoded(made)) in (1, 2)
+    assert any("There." in json.dumps(row) for row in decoded(made))
+
+
 def test_the_weight_of_a_signal_becomes_the_weight_of_its_row() -> None:
     made = only(rows_of([signal("Who?", wrong="Bob.", right="Alice.", origin=Origin.AI, weight=0.5)], PLAIN))
     assert decoded(made)[0]["weight"] == 0.5

@@ -257,5 +257,38 @@ def test_a_reader_goes_on_behind_a_number_and_stops_where_a_line_is_damaged(open
         wait_until(lambda: one.published == one.last, "a segment each")
     assert [found.signal.id for found in spooled_after(box.spool, 2, 3)] == ["c", "d", "e"]
     path = dict(segments_in(box.spool))[4]
-    path.write_bytes(b"rubbish\n")
+    for damaged in (b"rubbish\n", b"\xff\xfe\n"):
+        path.write_bytes(damaged)
+        assert [found.number for found in spooled_after(box.spool, 0, 100)] == [1, 2, 3]
+
+
+def test_a_reader_takes_some_mebibytes_at_once_and_plain_files_only(opened: Callable[..., Spool], box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = opened()
+    for name in "abc":
+        one.append([signal(name)])
+    wait_until(lambda: one.published == 3, "all are there")
+    os.mkfifo(box.spool / "000000000007.jsonl")
+    (box.spool / "000000000008.jsonl").symlink_to("/dev/zero")
+    (box.spool / "000000000009.jsonl").mkdir()
     assert [found.number for found in spooled_after(box.spool, 0, 100)] == [1, 2, 3]
+    monkeypatch.setattr(spool, "MOST_AT_ONCE", 1)
+    assert [found.number for found in spooled_after(box.spool, 0, 100)] == [1]
+
+
+def test_an_acknowledgment_that_could_not_be_carried_out_is_not_forgotten(opened: Callable[..., Spool], box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = opened()
+    one.append([signal("a")])
+    wait_until(lambda: one.published == 1, "it is there")
+    tried = threading.Event()
+    unlink = Path.unlink
+
+    def full(path: Path, *, missing_ok: bool = False) -> None:
+        if path.parent == box.spool and not tried.is_set():
+            tried.set()
+            raise OSError(errno.EIO, "a bad moment")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", full)
+    acknowledge(box, 1)
+    assert tried.wait(PATIENCE_S)
+    wait_until(lambda: not there(box), "the acknowledged segment goes all the same")
