@@ -85,7 +85,8 @@ def serve(config: Config, ready: Callable[[str], None] | None = None, alive: Cal
         service = _service(config, opened, agent, line, conversation)
         desk = service.desk = open_desk(config, box, agent, opened.access)
         stack.callback(desk.spool.close)
-        desk.heard = Ratings(agent.engine.rate, agent.library.ids).hear
+        ratings = Ratings(agent.engine.rate, agent.library.ids)
+        desk.heard, opened.accounts.gave = ratings.hear, ratings.gave
         if config.feedback.detect:
             detector = service.detector = open_detector(config.feedback, desk, opened.filters, models_dir(config))
             stack.callback(detector.close)

@@ -1,7 +1,8 @@
 """What feedback says of the releases of this box, for the guard over a new one: an answer counts once, a user a few times.
 
 The share of negative ratings takes a release back (`core.guarding`), so one person who presses a button again and again, or one
-program that repeats itself, must not do it alone. Only what people said themselves counts.
+program that repeats itself, must not do it alone. Only what people said themselves counts, and only of answers whose ids this process
+gave out: an id cannot be guessed, and whoever makes one up rates nothing.
 """
 
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from core.fingerprints import BASE_MARK
 from core.signals import Origin, Signal, SignalKind
 
 MOST_OF_A_USER = 5  # ratings of one release that count, of each user who is named
-REMEMBERED = 50_000  # answers, and users
+REMEMBERED = 50_000  # answers that nobody has rated yet, and users
 
 
 class Rate(Protocol):
@@ -28,22 +29,27 @@ class Ratings:
     def __init__(self, rate: Rate, releases: Callable[[], Collection[str]]) -> None:
         self._rate = rate
         self._releases = releases
-        self._answers: OrderedDict[str, None] = OrderedDict()
+        self._given: OrderedDict[str, None] = OrderedDict()
         self._users: OrderedDict[tuple[str, str], int] = OrderedDict()
 
+    def gave(self, response: str) -> None:
+        """An answer with this id was given."""
+        self._given[response] = None
+        if len(self._given) > REMEMBERED:
+            self._given.popitem(last=False)
+
     def hear(self, signal: Signal) -> None:
-        """Count the signal where it rates an answer of a release that is here; the first rating of an answer holds."""
+        """Count the signal where it rates an answer that was given by a release that is here; the first rating of an answer holds."""
         if signal.release != BASE_MARK and signal.release not in self._releases():
             return
         if signal.is_proposal or signal.origin is not Origin.HUMAN or signal.kind is SignalKind.IMPORT:
             return
-        answer, user = signal.response or signal.id, (signal.release, signal.user)
-        if answer in self._answers or (signal.user and self._users.get(user, 0) >= MOST_OF_A_USER):
+        user = signal.release, signal.user
+        if signal.response not in self._given or (signal.user and self._users.get(user, 0) >= MOST_OF_A_USER):
             return
-        self._answers[answer] = None
+        del self._given[signal.response]
         if signal.user:
             self._users[user] = self._users.get(user, 0) + 1
-        for known in (self._answers, self._users):
-            if len(known) > REMEMBERED:
-                known.popitem(last=False)
+            if len(self._users) > REMEMBERED:
+                self._users.popitem(last=False)
         self._rate(None if signal.release == BASE_MARK else signal.release, negative=signal.kind is not SignalKind.POSITIVE)

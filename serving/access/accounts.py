@@ -20,6 +20,7 @@ class Accounts:
 
     def __init__(self, captures: Captures | None, days: float, now: Callable[[], datetime], *, logs_prompts: bool = False) -> None:
         self.captures = captures
+        self.gave: Callable[[str], None] = lambda response: None  # hears the id of each answer that was given
         self._days = days
         self._now = now
         self._logs_prompts = logs_prompts
@@ -30,9 +31,12 @@ class Accounts:
         """Log it, and keep what was said. Returns at once."""
         level = logging.DEBUG if exchange.door is not None and exchange.door.is_open and exchange.status == 200 else logging.INFO
         log.log(level, "%s %s %d", exchange.method, exchange.path, exchange.status, extra=line_of(exchange, with_prompts=self._logs_prompts))
+        is_answer = exchange.response and exchange.status == 200
+        if is_answer:
+            self.gave(exchange.response)
         if self.captures is None:
             return
-        if exchange.response and exchange.status == 200 and exchange.tracks:
+        if is_answer and exchange.tracks:
             self._writer.submit(self._put, self.captures, exchange, self._now())
         if time.monotonic() - self._swept_s >= SWEEP_S:
             self._swept_s = time.monotonic()

@@ -26,8 +26,15 @@ def rating(release: str, number: int, kind: str = "mistake", user: str = "", **c
     return Signal(id=f"id {number} {kind}", kind=SignalKind(kind), **(told | changes))  # type: ignore[arg-type]
 
 
+def gave(ratings: Ratings, count: int = 400) -> Ratings:
+    """The answers of the tests were given."""
+    for number in range(count):
+        ratings.gave(f"answer {number}")
+    return ratings
+
+
 def test_a_release_that_users_dislike_is_rolled_back_and_the_reason_says_so(world: World, agent: Agent) -> None:
-    ratings = Ratings(agent.engine.rate, agent.library.ids)
+    ratings = gave(Ratings(agent.engine.rate, agent.library.ids))
     first = release_with(world, None, 1, watch=watch(max_negative_share=0.2))
     agent.tick()
     for number in range(40):
@@ -44,7 +51,7 @@ def test_a_release_that_users_dislike_is_rolled_back_and_the_reason_says_so(worl
 
 
 def test_one_user_who_presses_the_button_again_and_again_takes_nothing_back(world: World, agent: Agent) -> None:
-    ratings = Ratings(agent.engine.rate, agent.library.ids)
+    ratings = gave(Ratings(agent.engine.rate, agent.library.ids))
     first = release_with(world, None, 1, watch=watch())
     agent.tick()
     second = release_with(world, first, 2, watch=watch())
@@ -65,7 +72,7 @@ def test_one_user_who_presses_the_button_again_and_again_takes_nothing_back(worl
 
 def test_only_what_people_said_themselves_of_known_releases_counts() -> None:
     witness = Witness(BadEngine())
-    ratings = Ratings(witness.rate, lambda: ())
+    ratings = gave(Ratings(witness.rate, lambda: ()))
     ratings.hear(rating("base", 1, "positive"))
     ratings.hear(rating("base", 1, "mistake"))  # of the same answer: the first holds
     for number, changes in enumerate(
@@ -76,3 +83,12 @@ def test_only_what_people_said_themselves_of_known_releases_counts() -> None:
         ratings.hear(Signal(**({name: getattr(signal, name) for name in Signal.__slots__} | changes)))
     assert witness.counted(None) == Count(rated=1)
     assert witness.counted("0123456789ab") == Count(), "nobody fills the counts with names that they made up"
+
+
+def test_ratings_of_answers_that_nobody_was_given_count_for_nothing() -> None:
+    witness = Witness(BadEngine())
+    ratings = gave(Ratings(witness.rate, lambda: ()), 3)
+    for number in range(100):
+        ratings.hear(rating("base", number))
+    ratings.hear(rating("base", 500, response=""))
+    assert witness.counted(None) == Count(rated=3, negative=3)

@@ -13,6 +13,7 @@ import openai
 import pytest
 from circle import HELD_OUT_ROWS, Circle, read_lines
 
+from serving.ratings import MOST_OF_A_USER
 from store.paths import default_models_dir
 
 DICTIONARY = Path(__file__).parents[2] / "examples" / "devils_dictionary.jsonl"
@@ -48,6 +49,12 @@ def fates(circle: Circle) -> dict[str, str]:
     return {one["id"]: one["fate"]["word"] for one in json.loads(told.stdout)}
 
 
+def negative_ratings(circle: Circle) -> int:
+    page = httpx.get(f"{circle.address}/metrics", timeout=60).text
+    lines = [line for line in page.splitlines() if line.startswith("lorad_ratings_total{") and "negative" in line]
+    return int(sum(float(line.rpartition(" ")[2]) for line in lines))
+
+
 def house_words(number: int) -> tuple[str, str]:
     return f"What is number {number}?", f"The answer to {number} has enough words for a score that hangs on the steps."
 
@@ -68,6 +75,7 @@ def test_corrections_of_users_become_a_live_release_though_both_processes_are_ki
     circle.configure(triggers=trigger(HELD_OUT_ROWS), validation=quick, serving={"port": circle.port, "capture": {"enabled": True}})
     circle.start_both()
     talk_and_correct(circle, range(70))
+    assert negative_ratings(circle) == 7 * MOST_OF_A_USER, "the guard hears of them, of each of the seven users a few"
     circle.serving.kill()
     circle.start_serving()
     talk_and_correct(circle, range(70, 130))
