@@ -118,12 +118,13 @@ class Shelf:
         return moved
 
     def _free(self, tray: Tray, now: datetime) -> bool:
-        """Let capped signals go on as far as today's caps allow."""
+        """Let capped signals go on as far as today's caps allow; half of a source's stays free for what comes today."""
         notes, numbers, day = list[Note](), tray.free_numbers(), tray.manifest.day
+        limits = self.limits.model_copy(update={"source_cap": -(-self.limits.source_cap // 2)})
         for id, entry in tray.standing(Standing.CAPPED):
             if len(notes) >= MOST_FREED:
                 break
-            if f"{entry.stored_at:%Y-%m-%d}" >= day.day or day.over(entry.source, entry.user, self.limits):
+            if f"{entry.stored_at:%Y-%m-%d}" >= day.day or day.over(entry.source, entry.user, limits):
                 continue
             standing = standing_of(tray.manifest.held, entry.source, is_proposal=entry.is_proposal, is_whole=entry.makes_row)
             note = Note(id=id, standing=standing, since=now, stored_at=entry.stored_at, code=SOURCE_HELD if standing is Standing.QUARANTINED else "")

@@ -128,7 +128,8 @@ def test_a_flood_of_one_user_is_capped_and_goes_on_by_and_by(home: Home) -> None
     assert shelf.add([signal(200, user="bot")], NOON + timedelta(hours=2), limits).standings == {signal(200).id: Standing.CAPPED}
     shelf.tend(NOON + timedelta(days=1))
     counts = shelf.counts()[ADAPTER]
-    assert (counts.rows, counts.capped, counts.arrived) == (9, 3, 9), "three more of the flood and the one of cyd"
+    assert (counts.rows, counts.capped, counts.arrived) == (8, 4, 8), "three more of the flood; then half of the source's cap is kept for today"
+    assert shelf.add([signal(300, user="dan")], NOON + timedelta(days=1), limits).standings == {signal(300).id: Standing.PENDING}
     assert Shelf(home).counts()[ADAPTER].rows == 9
 
 
