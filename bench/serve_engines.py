@@ -79,7 +79,7 @@ def _engine(root: Path) -> Iterator[Callable[[str], float]]:
 
 def _answer_words(root: Path) -> None:
     """The child: a word a line, tokens a second a line."""
-    engine = LlamaCppEngine(base_folder(Config()), LlamaOptions(streams=STREAMS))
+    engine = LlamaCppEngine(base_folder(Config()), LlamaOptions(streams=STREAMS, forms=root / "forms"))
     engine.open()
     for release in ADAPTERS:
         engine.load(release, root / release)

@@ -117,7 +117,8 @@ def _read(reading: _Reading, own: set[str], name: str, value: Any) -> None:
         key, read = rule
         _keep(reading, key, name, _value(reading, name, value, read))
     else:
-        _reject_nearly(reading, own, name)
+        if not any(key.startswith(f"{name}.") for key in own):  # a section of lorad's, which may be empty
+            _reject_nearly(reading, own, name)
         reading.take(name, name, value)  # the schema says what is wrong with it
 
 

@@ -328,6 +328,11 @@ class Box:
         return self.root / "in" / "ack.json"
 
     @property
+    def forms(self) -> Path:
+        """The engine's own form of the base. It may be deleted while no server runs: the next start makes it again."""
+        return self.root / "forms"
+
+    @property
     def lock(self) -> Path:
         """The lock of the one server of this box."""
         return self.root / "serving.lock"

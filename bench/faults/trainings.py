@@ -1,8 +1,8 @@
 """F11, F12, F14, F46: the trainer is killed for memory, runs out of it, hangs."""
 
 import time
+from array import array
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 from circle import Circle, chat_rows, read_json, read_lines
@@ -82,11 +82,15 @@ def out_of_memory(trial: Trial) -> Outcome:
 def _passes(rows: int) -> list[int]:
     """Rows of each forward pass of one step on a rung of the ladder, as the real trainer cuts them."""
     from core.config import Config
+    from rendering.rows import Row
     from trainer.backends.batches import Cut, FlatForward, micro_batches
+    from trainer.examples import Example
 
     config = Config()
     forward = FlatForward(None)
-    rows_of_a_step: list[Any] = [SimpleNamespace(ids=range(100)) for _ in range(config.batch_size)]
+    row = Row(drop="", line=1, group="", split="train", schema_id="chat_sft_v1", messages=[], weight=1.0)
+    example = Example(row=row, ids=array("i", range(100)), learnt=array("i", [99]), weights=array("f", [1.0]), num_last=1)
+    rows_of_a_step = [example] * config.batch_size
     return [len(cut) for cut in micro_batches(forward, rows_of_a_step, Cut.of_training(config, rows, forward.budget_tokens))]
 
 

@@ -22,6 +22,7 @@ from serving.engines.gguf_files import AdapterFile, context_of, read_adapter
 from serving.engines.llama_answer import LlamaAnswer, forced, require_schema
 from serving.engines.llama_server import LlamaServer, Shape, Slot
 from serving.engines.port import AdapterError, Ask, BaseIdentity, Blend, Piece, PromptError, Sink
+from serving.engines.tiles import tiled
 from store.bases import gguf_of, read_base
 from store.engines import let_threads_sleep
 from store.seals import hash_file
@@ -34,12 +35,16 @@ MOST_CONTEXT = 32768  # tokens: the cache of a long context is memory that is ta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaOptions:
-    """Of the config: serving.threads (0: all cores), serving.streams, serving.max_new_tokens, deploy.encryption_key."""
+    """Of the config: serving.threads (0: all cores), serving.streams, serving.max_new_tokens, deploy.encryption_key.
+
+    `forms`: a folder of this engine's own, for its form of the base; None maps the base as it is.
+    """
 
     threads: int = 0
     streams: int = 8
     max_new_tokens: int = 256
     key_file: str = ""
+    forms: Path | None = None
 
 
 @dataclass(slots=True)
@@ -90,6 +95,8 @@ class LlamaCppEngine:
         os.environ.setdefault(*SPIN)
         let_threads_sleep()
         self._renderer = Renderer.load(self._folder)
+        if self._options.forms is not None:
+            model = tiled(model, self._options.forms)
         threads = self._options.threads or os.cpu_count() or 1
         self._shape = Shape(model=model, threads=threads, streams=self.streams, context=min(context_of(model), MOST_CONTEXT))
         self._now = _Generation(LlamaServer(self._shape, {}))

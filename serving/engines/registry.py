@@ -38,7 +38,13 @@ def _llamacpp(config: Config) -> Engine:
     from serving.engines.llamacpp import LlamaCppEngine, LlamaOptions
 
     serving = config.serving
-    options = LlamaOptions(threads=serving.threads, streams=serving.streams, max_new_tokens=serving.max_new_tokens, key_file=config.deploy.encryption_key)
+    options = LlamaOptions(
+        threads=serving.threads,
+        streams=serving.streams,
+        max_new_tokens=serving.max_new_tokens,
+        key_file=config.deploy.encryption_key,
+        forms=Box(Path(serving.home)).forms,
+    )
     return LlamaCppEngine(base_folder(config), options)
 
 

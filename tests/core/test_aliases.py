@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.aliases import translate
-from core.config import resolve, sidecar_layer
+from core.config import Config, leaves, nest, resolve, sidecar_layer
 from core.errors import ConfigError
 
 
@@ -150,3 +150,9 @@ def test_a_sidecar_may_use_foreign_names_and_no_more_rights_come_with_them() -> 
     assert caught.value.code == "SIDECAR_FORBIDDEN_KEY"
     with pytest.raises(ConfigError, match="editions"):
         sidecar_layer({"editions": {"lite": {}}}, "the sidecar")
+
+
+def test_an_empty_section_is_no_typo_of_a_foreign_key() -> None:
+    sections = {key.rsplit(".", 1)[0] for key, _ in leaves() if "." in key}
+    for section in sections:
+        assert resolve({"config.json": translate(nest({section: {}}), "the file").layer}).config == Config()
