@@ -140,7 +140,10 @@ def _reject_nearly(reading: _Reading, own: set[str], name: str) -> None:
     """A key that is nearly a foreign one, and nearer to it than to any of lorad's."""
     *groups, _ = name.split(".")
     foreign = {*NAMES, *UNREAD} - own
-    if set(groups) <= GROUPS and any(repr(known) in nearest(name, sorted({*own, *foreign})) for known in foreign):
+    if not set(groups) <= GROUPS:
+        return
+    close = nearest(name, sorted({*own, *foreign}))
+    if any(repr(known) in close for known in foreign):
         raise ConfigError(f"unknown key {name!r} in {reading.where}", hint=nearest(name, sorted(foreign)), code="CONFIG_UNKNOWN_KEY")
 
 

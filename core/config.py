@@ -170,7 +170,9 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nearest(key: str, known: list[str]) -> str:
-    """`did you mean 'x'?`, or an empty text where nothing is near."""
+    """`did you mean 'x'?`, or an empty text where nothing is near. What is far longer than any name is compared with none: that takes seconds."""
+    if len(key) > 2 * max(map(len, known), default=0):
+        return ""
     by_last = {name.rsplit(".", 1)[-1]: name for name in known}
     close = difflib.get_close_matches(key, known, 1, 0.6)
     close = close or [by_last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(by_last), 1, 0.7)]

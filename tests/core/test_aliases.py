@@ -156,3 +156,10 @@ def test_an_empty_section_is_no_typo_of_a_foreign_key() -> None:
     sections = {key.rsplit(".", 1)[0] for key, _ in leaves() if "." in key}
     for section in sections:
         assert resolve({"config.json": translate(nest({section: {}}), "the file").layer}).config == Config()
+
+
+def test_a_key_longer_than_any_name_is_refused_at_once() -> None:
+    """Compared with every name, letter by letter, it would hold the daemon up for minutes."""
+    with pytest.raises(ConfigError, match="unknown key") as caught:
+        resolve({"config.json": translate({"k" * 1_000_000: 1}, "the file").layer})
+    assert "did you mean" not in caught.value.hint
