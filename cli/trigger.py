@@ -200,7 +200,7 @@ class _Look:
             now=now,
             rows=rows,
             arrived=arrived,
-            quarantined=past.quarantined if self.rows is not None else counts.quarantined,
+            quarantined=past.quarantined if self.rows is not None else counts.faulty,
             oldest_at=(counts.oldest_at or now.at) if rows else None,
             stopped=adapter in stopped(self.home),
             waits=self.waits if self.at is None else "" if opens(now.at) == now.at else "the calendar is closed then",

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")
 EVERY_ROUTE = "*"  # in serving.rates: all of one client's requests together
+DEFAULT_RATES = {"feedback": "12000/minute"}  # where serving.rates says nothing of the route: what is taken lies on two disks
 MARK = "lorad"
 
 

@@ -60,7 +60,7 @@ class Past:
 
     firings: tuple[Firing, ...] = ()  # of the last 24 hours, and the newest; oldest first
     arrived: int = 0  # signals that had ever become pending when one fired last
-    quarantined: int = 0  # signals that were quarantined then
+    quarantined: int = 0  # signals that were quarantined for their own rows then
     done: Mapping[str, datetime] = field(default_factory=dict)  # key of a cron -> its newest time that has led to a firing or was passed over
     marks: Mapping[str, str] = field(default_factory=dict)  # key of a file -> its mark when the trigger fired last
 
@@ -72,8 +72,8 @@ class Past:
     def new_rows(self, rows: int, arrived: int, quarantined: int) -> int:
         """How many of the pending rows no firing has met as they are now, by the counts of the adapter.
 
-        Rows that the gate gave back are new only where others were quarantined since, or let go: the same drop would only be
-        refused again.
+        Rows that the gate gave back are new only where others were quarantined for what they say since, or let go: the same drop
+        would only be refused again. What a held source brings was in none.
         """
         if quarantined != self.quarantined or arrived < self.arrived:  # below: the signals came back from an older backup
             return rows
@@ -92,7 +92,7 @@ class Seen:
     now: Stamp
     rows: int = 0  # pending
     arrived: int = 0  # signals that ever became pending
-    quarantined: int = 0
+    quarantined: int = 0  # for their own rows
     oldest_at: datetime | None = None
     calm_s: float = float("inf")  # since the newest row came
     stopped: bool = False  # continuous mode, by a person

@@ -248,7 +248,7 @@ class ServingConfig(Section):
     max_body_kb: Annotated[int, Field(ge=1, json_schema_extra=RESTART_SERVING)] = 1024
     """Largest body of a request, in KiB."""
     rates: Annotated[dict[str, str], Field(json_schema_extra=RESTART_SERVING)] = {}  # noqa: RUF012
-    """Most requests of one key (or address) by route: {"chat": "60/minute", "*": "600/minute"}."""
+    """Most requests of one key (or address) by route: {"chat": "60/minute", "*": "600/minute"}; where it says nothing: feedback 12000/minute."""
     tls_cert: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""
     """Certificate chain, PEM; with tls_key the server speaks TLS."""
     tls_key: Annotated[str, Field(json_schema_extra=RESTART_SERVING)] = ""

@@ -33,6 +33,8 @@ class FeedbackConfig(Section):
     """Most signals of one source and adapter that count in a day; 0 means no cap."""
     user_cap: Annotated[int, Field(ge=0)] = 200
     """Most signals of one user and adapter that count in a day; 0 means no cap."""
+    waiting_cap: Annotated[int, Field(ge=0)] = 100_000
+    """Most signals of one adapter that wait over such a cap; what comes then is left out, and told. 0 means no bound."""
     quarantine_share: Share = 0.3
     """Share of a source's rows that fail the gate, above which its signals wait for a person."""
     detect: bool = True

@@ -140,6 +140,7 @@ class Counts:
     review: int = 0
     rejected: int = 0
     quarantined: int = 0
+    faulty: int = 0  # of these, those whose own rows the gate named; the others are of sources that are held
     capped: int = 0
     queued: int = 0
     by_source: Mapping[str, int] = field(default_factory=dict)  # pending

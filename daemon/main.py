@@ -160,7 +160,7 @@ class Daemon:
         status.count_signals, forgets.cut_signals = feedback.counts, feedback.shelf.cut
         status.performance.opinions = Opinions(feedback.shelf, clock.now())
         iterations = Iterations(index, worker, status.tell, status.critical_alerts)
-        observer.look_at_iterations = iterations.look
+        observer.look_at_iterations, feedback.batches.is_stopped = iterations.look, iterations.is_stopped
         triggers = Triggers(index, feedback, iterations.is_stopped, status.tell)
         triggers.readings.series_of = status.performance.series_of
         curriculum = Curriculum(index, self._instance, worker, children, status.tell)

@@ -174,7 +174,7 @@ class Triggers:
     def _may_matter(self, adapter: str, counts: Counts) -> bool:
         """Whether a closer look could change anything; of a thousand adapters few have many new rows."""
         past = self._memory.pasts.get(adapter, Past())
-        if past.new_rows(counts.rows, counts.arrived, counts.quarantined) >= self._least_rows:
+        if past.new_rows(counts.rows, counts.arrived, counts.faulty) >= self._least_rows:
             return True
         is_open = any(key not in past.done or one.at > past.done[key] for key, one in self._memory.came.items())
         return is_open or any(key not in past.marks for key in self._files)
@@ -187,7 +187,7 @@ class Triggers:
             now=now,
             rows=counts.rows,
             arrived=counts.arrived,
-            quarantined=counts.quarantined,
+            quarantined=counts.faulty,
             oldest_at=counts.oldest_at,
             came=self._memory.came,
             comes={key: plan.comes_at for key, plan in self._comings.plans.items()},
@@ -264,7 +264,7 @@ class Triggers:
             what = f"{command.adapter} has no pending row that could be trained on"
             raise LoradError(what, hint="`lorad feedback status` counts what waits, and for what", code="NOTHING_PENDING")
         paths = [one.changed for one in conditions_of(config) if one.changed] if config is not None else []
-        known = {"rows": counts.rows, "arrived": counts.arrived, "quarantined": counts.quarantined, "marks": self.readings.marks(paths)}
+        known = {"rows": counts.rows, "arrived": counts.arrived, "quarantined": counts.faulty, "marks": self.readings.marks(paths)}
         seen = Seen(adapter=command.adapter, now=self._clocks.stamp(), came=self._memory.came, **known)  # type: ignore[arg-type]
         why = command.reason or "asked for"
         firing = Firing(key=command.id, trigger=name or BY_HAND, stamp=seen.now, rows=counts.rows, why=why, actor=command.actor or "a person")

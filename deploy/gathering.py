@@ -4,7 +4,8 @@ Segments never change once they are published, and rsync writes under another na
 `spool.coming/` and renamed into the mirror in the order of their numbers and without a gap, so that whoever reads the mirror
 may go by the highest number. A pull that was cut in the middle, or two at once, leave whole files there, which the next pull
 moves on. What the daemon has stored (`ack.json`) is told to the box, then deleted here; a file that comes twice is known by
-its number and goes.
+its number and goes. Where another box is behind the target than the one whose lines are here, these are put into `spool.left/`
+for the daemon to store: nobody can ask that box again.
 """
 
 import shutil
@@ -13,10 +14,10 @@ from pathlib import Path
 from core.signals import Ack
 from deploy.rsync import Road, fetch_folder, send_file
 from store.codec import read_if_whole
-from store.durable import lines_of
+from store.durable import lines_of, replace_file, sync_dir
 from store.paths import Home
 from store.spool import segments_in
-from store.targets import ACK, mirror
+from store.targets import ACK, SPOOL_BOX, SPOOL_LEFT, box_of_spool, mirror, spools_left
 
 SPOOL = "spool"  # in `out/` of the box, and in the mirror
 COMING = "spool.coming"  # beside the mirror
@@ -26,7 +27,7 @@ class Gathering:
     """The signals of one target. The only writer of its mirror's `spool/`. A new one goes on where any other left off."""
 
     def __init__(self, home: Home, road: Road) -> None:
-        self._road = road
+        self._home, self._road = home, road
         self._ack = home.target(road.target) / ACK
         self._mirror = mirror(home, road.target) / SPOOL
         self._coming = home.target(road.target) / COMING
@@ -41,8 +42,7 @@ class Gathering:
         if ack is not None and ack.box == box:
             self._acknowledge(ack)
         if self._have is None or box != self._box:
-            if ack is not None and ack.box != box:  # another box is behind this target now: its numbers are its own
-                shutil.rmtree(self._mirror, ignore_errors=True)
+            self._follow(box, ack)
             shutil.rmtree(self._coming, ignore_errors=True)  # of a killed link: whole files too, which come again
             self._have, self._box = self._highest(ack.number if ack is not None and ack.box == box else 0), box
         if spooled <= self._have:
@@ -55,6 +55,30 @@ class Gathering:
             is_whole = True
         finally:
             self._have = self._move(self._have, is_whole=is_whole)
+
+    def _follow(self, box: str, ack: Ack | None) -> None:
+        """Let the mirror hold lines of this box alone: its numbers are its own. Durable, and safe to repeat."""
+        target = self._home.target(self._road.target)
+        known = box_of_spool(self._home, self._road.target)
+        before = known if known is not None or ack is None else ack.box
+        if before is not None and before != box:
+            self._set_aside(target / SPOOL_LEFT)
+        if known != box:
+            target.mkdir(parents=True, exist_ok=True)
+            replace_file(target / SPOOL_BOX, box)
+
+    def _set_aside(self, left: Path) -> None:
+        self._mirror.mkdir(parents=True, exist_ok=True)
+        for _, path in segments_in(self._coming):  # whole, and behind a gap or of a link that was killed
+            if not (self._mirror / path.name).exists():
+                path.rename(self._mirror / path.name)
+        if not segments_in(self._mirror):
+            return
+        left.mkdir(parents=True, exist_ok=True)
+        number = max((int(path.name) for path in spools_left(self._home, self._road.target)), default=0) + 1
+        self._mirror.rename(left / f"{number:06d}")
+        for folder in (left, left.parent, self._mirror.parent):
+            sync_dir(folder)
 
     def _move(self, have: int, *, is_whole: bool) -> int:
         """Put into the mirror what goes on from `have`; the new highest number.

@@ -27,7 +27,7 @@ from core.toolfailures import wrong_call, wrong_result
 from rendering.specs import Message, ToolCall, Tools
 from rendering.tooltext import as_text
 from serving.access.filters import Filters
-from serving.desk import Desk
+from serving.desk import Desk, plain
 from serving.meanings import sentence_model_in
 from serving.sense import Sense
 from store.spool import MOST_BYTES, SpoolFull
@@ -195,7 +195,7 @@ class Detector:
 
     def _keep(self, spoken: Spoken, words: Mapping[str, Any]) -> None:
         persona, _, domain = spoken.adapter.partition("/")
-        asked = tuple(_shown(self._means.clean(message)) for message in spoken.asked)
+        asked = tuple(plain(self._means.clean(message)) for message in spoken.asked)
         signal = Signal(
             id="",
             persona=persona,
@@ -247,14 +247,6 @@ def _tell_of_failure(taken: "Future[int]") -> None:
 
 def _is_long(spoken: Spoken) -> bool:
     return sum(len(message.content) for message in (*spoken.asked, spoken.answer)) > MOST_CHARACTERS
-
-
-def _shown(message: Message) -> Mapping[str, Any]:
-    """A message as a signal keeps it: what a row may say of a turn."""
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        turn["tool_calls"] = [{"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in message.tool_calls]
-    return turn | {key: value for key, value in (("name", message.name), ("tool_call_id", message.tool_call_id)) if value}
 
 
 def _text_of(answer: Message) -> str:

@@ -21,6 +21,7 @@ from core.config import Config
 from core.deployment import GrpcConfig, ServingConfig
 from core.errors import BaseMissingError, ConfigError, LoradError
 from serving.access.connection import Connection, speak_tls
+from serving.access.filters import Filters
 from serving.access.guard import HEADER_BYTES, Access
 from serving.access.keyring import KeyRing
 from serving.access.opening import Opened, open_access, watch
@@ -83,7 +84,7 @@ def serve(config: Config, ready: Callable[[str], None] | None = None, alive: Cal
         stack.callback(opened.accounts.close)
         conversation = open_conversations(config, box, _now)
         service = _service(config, opened, agent, line, conversation)
-        desk = service.desk = open_desk(config, box, agent, opened.access)
+        desk = service.desk = open_desk(config, box, agent, opened.access, opened.filters)
         stack.callback(desk.spool.close)
         ratings = Ratings(agent.engine.rate, agent.library.ids)
         desk.heard, opened.accounts.gave = ratings.hear, ratings.gave
@@ -137,11 +138,21 @@ def _service(config: Config, opened: Opened, agent: Agent, line: Line, conversat
     )
 
 
-def open_desk(config: Config, box: Box, agent: Agent, access: Access) -> Desk:
+def open_desk(config: Config, box: Box, agent: Agent, access: Access, filters: Filters) -> Desk:
     """Where feedback is taken; close its spool afterwards. Raises StateError for the box's secret, OSError for the spool's folders."""
     spool = Spool(box, agent.ledger.box_id, first=int(_now().timestamp()) * FIRST_A_SECOND)
     weight = config.feedback.human_weight
-    return Desk(spool=spool, box=box, routes=agent.routes, ledger=agent.ledger, now=_now, captures=access.captures, weight=weight)
+    return Desk(
+        spool=spool,
+        box=box,
+        routes=agent.routes,
+        ledger=agent.ledger,
+        now=_now,
+        clean=filters.admitted,
+        owns=access.owns,
+        captures=access.captures,
+        weight=weight,
+    )
 
 
 def _open_grpc(service: Service, config: GrpcConfig) -> Callable[[], None]:

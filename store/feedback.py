@@ -22,7 +22,7 @@ from store.codec import read_if_whole, write
 from store.paths import Home
 from store.signallog import Note, signals_in
 from store.together import sync_together
-from store.tray import Entry, Tray
+from store.tray import Entry, Tray, read_batches
 
 HELD = "its source waits for a person: `lorad feedback accept --source` lets it go on"
 OPEN = (Standing.PENDING, Standing.REVIEW, Standing.QUARANTINED, Standing.CAPPED, Standing.REJECTED)  # a person may decide about these
@@ -71,7 +71,7 @@ class Shelf:
     # ---------------------------------------------------------------- signals come
 
     def add(self, signals: Sequence[Signal], now: datetime, limits: FeedbackConfig) -> Added:
-        """Store each signal once. What is over a cap, or of a source that is held, is stored too and waits."""
+        """Store each signal once. What is over a cap, or of a source that is held, is stored too and waits; over a cap at most so many."""
         self.limits = limits
         standings: dict[str, Standing] = {}
         refused: dict[str, str] = {}
@@ -89,6 +89,9 @@ class Shelf:
             lines = notes.setdefault(signal.adapter, [])
             numbers.setdefault(signal.adapter, tray.free_numbers())
             note = arrived(numbers[signal.adapter], first_note(tray.manifest, signal, now, limits), signal.is_whole)
+            if note.standing is Standing.CAPPED and _is_full(tray, lines, limits):
+                refused[signal.id] = f"{limits.waiting_cap:,} signals of {signal.adapter} wait over a cap, as many as feedback.waiting_cap lets wait"
+                continue
             standings[signal.id] = note.standing
             lines.append(note)
             if note.standing is not Standing.CAPPED:
@@ -210,8 +213,11 @@ class Shelf:
         return sorted((found for path in paths if (found := read_if_whole(Wanted, path)) is not None), key=lambda wanted: wanted.id)
 
     def unwant(self, wanted: Wanted) -> None:
-        """The drops of this wish are made."""
-        (self._tray(wanted.adapter).folder / "queued" / f"{wanted.id}.wanted.json").unlink(missing_ok=True)
+        """The drops of this wish are made. What a chore that failed had made, and the one that did not fail has not, is no batch."""
+        tray = self._tray(wanted.adapter)
+        (tray.folder / "queued" / f"{wanted.id}.wanted.json").unlink(missing_ok=True)
+        for id in [id for id in tray.batches if id.startswith(wanted.id) and not (tray.folder / "queued" / f"{id}.json").exists()]:
+            tray.lose_batch(id)
 
     def take(self, adapter: str, batch: str) -> Batch | None:
         """Take over a batch that a chore has made: its signals are queued. None where there is none of this id."""
@@ -220,6 +226,13 @@ class Shelf:
         if found is not None:
             tray.keep_batch(found)
         return found
+
+    def take_begun(self, wanted: Wanted) -> None:
+        """Take over what a chore that failed has made of a wish: it may lie in the inbox, and its signals are queued as after a start."""
+        tray = self._tray(wanted.adapter)
+        for batch in read_batches(tray.folder / "queued"):
+            if batch.id.startswith(wanted.id):
+                tray.keep_batch(batch)
 
     def batches(self, adapter: str = "") -> list[Batch]:
         """Every batch of an adapter, or of all, oldest first; refused ones too."""
@@ -368,6 +381,13 @@ def adapter_folders(home: Home) -> Iterator[Path]:
     for folder in sorted((home.root / "feedback").glob("*/*")):
         if folder.is_dir() and is_part(folder.name) and is_part(folder.parent.name):
             yield folder
+
+
+def _is_full(tray: Tray, coming: Sequence[Note], limits: FeedbackConfig) -> bool:
+    """Whether no more of an adapter may wait over a cap, with those that are about to be written."""
+    if not limits.waiting_cap or tray.num_standing(Standing.CAPPED) + len(coming) < limits.waiting_cap:
+        return False
+    return tray.num_standing(Standing.CAPPED) + sum(note.standing is Standing.CAPPED for note in coming) >= limits.waiting_cap
 
 
 def _above(path: Path, root: Path) -> Iterator[Path]:

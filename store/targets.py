@@ -19,6 +19,8 @@ from store.wire import read_activations, read_active, read_desired, sign_desired
 DESIRED = "desired.json"
 OBSERVED = "observed.json"
 ACK = "ack.json"  # up to where the daemon has stored the box's signals
+SPOOL_BOX = "spool.box"  # id of the box whose lines the mirror's `spool/` holds; by the link
+SPOOL_LEFT = "spool.left"  # folders of lines that came from boxes which were behind the target before; the daemon stores and deletes them
 TRIALS_KEPT = 8
 RESTORED = "restored.json"  # written by a restore: no wish before the far side has answered
 
@@ -124,6 +126,19 @@ def _require_known_fence(home: Home, target: str) -> None:
             hint="start `lorad serve` there, or take the target out of the config; it goes on by itself",
             code="FENCE_UNKNOWN",
         )
+
+
+def box_of_spool(home: Home, target: str) -> str | None:
+    """The box whose lines lie in the mirror's `spool/`; None where no link has said so."""
+    try:
+        return (home.target(target) / SPOOL_BOX).read_text()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+
+
+def spools_left(home: Home, target: str) -> list[Path]:
+    """The folders of lines of boxes that were behind the target before, oldest first."""
+    return sorted((home.target(target) / SPOOL_LEFT).glob("[0-9]*"))
 
 
 def mirror(home: Home, target: str) -> Path:

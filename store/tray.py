@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from core.signals import Batch, Counts, Signal, SignalKind, Standing
-from store.caps import Manifest, read_manifest, write_manifest
+from store.caps import SOURCE_HELD, Manifest, read_manifest, write_manifest
 from store.signallog import BAD_LINE, Note, Place, SignalLog, signals_in
 
 
@@ -71,6 +71,7 @@ class Tray:
         self._mistakes = {True: 0, False: 0}
         self._standings: Counter[Standing] = Counter()
         self._sources: Counter[str] = Counter()
+        self._num_held = 0  # quarantined with their source
         self._counts: tuple[bool, Counts] | None = None
 
     # ---------------------------------------------------------------- a start
@@ -118,6 +119,10 @@ class Tray:
         """Whether the signal was stored before, whatever became of it."""
         return id in self.entries or id in self.batch_of
 
+    def num_standing(self, standing: Standing) -> int:
+        """How many signals stand there."""
+        return self._standings[standing]
+
     def free_numbers(self) -> Iterator[int]:
         """Numbers for signals that become pending rows now."""
         return count(self.manifest.arrived + 1)
@@ -144,6 +149,11 @@ class Tray:
                 entry.before, entry.standing = entry.standing, Standing.QUEUED
                 self._count(id, entry, 1)
         self._touch()
+
+    def lose_batch(self, id: str) -> None:
+        """Let go of a batch that is no more; its signals stand where they stood before."""
+        batch = self.batches.pop(id)
+        self._release(batch, (*batch.rows, *batch.left_out))
 
     def _release(self, batch: Batch, ids: Iterable[str]) -> None:
         """Let signals of a batch stand where they stood before."""
@@ -239,6 +249,7 @@ class Tray:
             review=stand[Standing.REVIEW],
             rejected=stand[Standing.REJECTED],
             quarantined=stand[Standing.QUARANTINED],
+            faulty=stand[Standing.QUARANTINED] - self._num_held,
             capped=stand[Standing.CAPPED],
             queued=len(self.batch_of),
             by_source={source: count for source, count in sorted(self._sources.items()) if count},
@@ -285,6 +296,7 @@ class Tray:
 
     def _count(self, id: str, entry: Entry, by: int) -> None:
         self._standings[entry.standing] += by
+        self._num_held += by if entry.standing is Standing.QUARANTINED and entry.code == SOURCE_HELD else 0
         if entry.standing is Standing.PENDING:
             self._sources[entry.source] += by
         if _is_row(entry):

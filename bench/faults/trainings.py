@@ -3,6 +3,7 @@
 import time
 from array import array
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from circle import Circle, chat_rows, read_json, read_lines
@@ -128,6 +129,28 @@ def _noticed(circle: Circle, job: str, run: int) -> float | None:
     return round(time.monotonic() - began, 1)
 
 
-@fault("F46", "worker of a distributed training dies", guard="a run resumes from its last sealed resume point")
+@fault("F46", "worker of a distributed training dies", guard="a training goes on from its newest resume point", without="resume_point")
 def worker_dies(trial: Trial) -> Outcome:
-    raise CannotRun("no distributed engine is built yet: a training is one process, whose death F11 and F14 cover")
+    """The second of two processes that train a tiny model together is killed between two checkpoints."""
+    if lacks := [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]:
+        raise CannotRun(f"{', '.join(lacks)} not installed")
+    from bench.faults.adapters import Bench
+
+    tiny = Bench(trial.folder / "tiny").config
+    named = {"model_path": tiny.model_path, "models_dir": tiny.models_dir, "backend": "peft", "batch_size": 8, "max_length": 128}
+    training = {"epochs": 40, "checkpoints": 20, "patience": 0, "threads": 1, "boards": []}
+    circle = trial.circle(**named, distributed={"processes": 2}, training=training)
+    job = begin(circle, trial.folder)
+    circle.wait(lambda: len(_resume_steps(circle, job, 0)) > 1, "two resume points are sealed", 120)
+    (trainer,) = circle.children("trainer")
+    trainer.children()[0].kill()
+    circle.wait(lambda: progress(circle, job, 1), "the training goes on", 120)
+    sealed, died, again = _resume_steps(circle, job, 0)[-1], progress(circle, job, 0)[-1]["step"], progress(circle, job, 1)[0]["step"]
+    # Progress is told once a second, a resume point at once: the newer of both is how far it came.
+    figure = {"steps_lost": max(died, sealed) - again + 1, "sealed": sealed, "goes_on_at": again, "processes": 2}
+    return Outcome(held=again == sealed + 1, figure=figure, note="gloo on the CPU; a Ray worker's loss: tests/trainer/test_a_cluster.py")
+
+
+def _resume_steps(circle: Circle, job: str, run: int) -> list[int]:
+    """The steps of a run's sealed resume points."""
+    return sorted(int(seal.parent.name.removeprefix("step_")) for seal in circle.runs(job, "train")[run].glob("resume/step_*/SEALED"))

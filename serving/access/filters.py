@@ -67,6 +67,10 @@ class Filters:
         messages = tuple(message if own and message.content == own else self._clean_message(message) for message in ask.messages)
         return replace(ask, text=text, messages=messages)
 
+    def admitted(self, message: Message) -> Message:
+        """A message of a request that no engine sees, such as feedback, as it may be kept. Raises ContentRefused."""
+        return self._clean_message(message) if self._of("in") else message
+
     def quietly(self, message: Message) -> Message:
         """A message of a request that was let in, as the engine saw it; nothing is logged or counted again. Raises ContentRefused."""
         return self._clean_message(message, tells=False) if self._of("in") else message

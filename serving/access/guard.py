@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.access import SOCKET, ApiKey, Door, door_of
+from core.access import Scope as KeyScope
 from serving.access import exchange as exchanges
 from serving.access.exchange import Exchange
 from serving.access.hosts import Hosts
@@ -49,6 +50,12 @@ class Access:
     timeout_s: float | None = None
     over: Callable[[Exchange], None] = lambda exchange: None
     """Told of every request that is over, on the event loop."""
+
+    def owns(self, key: str) -> bool:
+        """Whether the request that is answered here may reach what the key of that id has asked: it shows the same one, or one with the scope admin."""
+        told = exchanges.current()
+        own = told.key if told else ""
+        return own == key or (self.ring is not None and self.ring.has_scope(own, KeyScope.ADMIN))
 
 
 class Refusal(Exception):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from core.access import DEFAULT_RATES
 from core.deployment import ServingConfig
 from serving.access.accounts import Accounts
 from serving.access.doorway import Doorway
@@ -41,7 +42,7 @@ def open_access(config: ServingConfig, box: Box, ring: KeyRing, engine: Engine, 
     access = Access(
         ring=ring,
         hosts=Hosts(config.host, config.hosts),
-        rates=Rates(config.rates),
+        rates=Rates(DEFAULT_RATES | config.rates),
         meter=meter,
         captures=captures,
         max_body_bytes=config.max_body_kb << 10,

@@ -13,7 +13,7 @@ class Rates:
     """Counts each request once. Safe in threads."""
 
     def __init__(self, rates: Mapping[str, str]) -> None:
-        """Args: rates: `serving.rates`, checked by the config."""
+        """Args: rates: `serving.rates`, checked by the config, over the defaults."""
         from limits import parse
         from limits.storage import MemoryStorage
         from limits.strategies import MovingWindowRateLimiter

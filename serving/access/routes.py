@@ -7,8 +7,6 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
-from core.access import Scope
-from serving.access import exchange
 from serving.access.guard import Access
 from serving.failures import failure
 from serving.metrics import CONTENT_TYPE
@@ -38,9 +36,7 @@ def add_access_routes(app: FastAPI, access: Access) -> None:
         """Delete what this server kept of an answer (serving.capture). A key deletes what it asked; one with the scope admin anything."""
         captures = access.captures
         found = await asyncio.to_thread(captures.find, completion_id) if captures else None
-        told = exchange.current()
-        key = told.key if told else ""
-        if captures is None or found is None or not (found.key == key or (access.ring and access.ring.has_scope(key, Scope.ADMIN))):
+        if captures is None or found is None or not access.owns(found.key):
             return failure(404, f"nothing is kept under {completion_id!r}", param="completion_id", code="not_found")
         await asyncio.to_thread(captures.delete, completion_id)
         return Deleted(id=completion_id)

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import configtable  # noqa: E402
 import contracts  # noqa: E402
 from contracts import Source  # noqa: E402
 
@@ -37,6 +38,12 @@ def _fresh(code: str) -> str:
 
 def test_the_made_pages_are_up_to_date(source: Source) -> None:
     assert [str(path.relative_to(ROOT)) for path in contracts.stale(contracts.pages(source))] == [], "run scripts/contracts.py"
+
+
+def test_the_table_of_config_keys_is_that_of_the_schema() -> None:
+    text = configtable.GUIDE.read_text()
+    assert configtable.page(text) == text, "run scripts/configtable.py"
+    assert "| `feedback.waiting_cap` | `100000` |" in text
 
 
 def test_a_page_that_somebody_edited_or_left_over_is_seen(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

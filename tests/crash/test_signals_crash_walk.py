@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "daemon"))
 
 from signal_home import ADAPTER, SignalHome, signal
 
+from core.commands import Command, CommandKind
 from core.signals import Added, Standing
+from store.commands import put_command, read_answer, read_commands
 from store.feedback import Shelf
+from store.keys import ensure_keys
 from store.rowprints import lines_of
 
 SECRET = "the password is hunter2"
@@ -26,7 +30,7 @@ TICKS = 60
 
 @pytest.fixture(autouse=True)
 def _no_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("daemon.feedback.REST_S", 0.0)
+    monkeypatch.setattr("daemon.batches.REST_S", 0.0)
 
 
 class Life:
@@ -128,3 +132,83 @@ def test_the_walk_finds_an_acknowledgment_that_comes_before_the_signals(tmp_path
     monkeypatch.setattr(Shelf, "add", promise)
     with pytest.raises(AssertionError, match=r"never done|change"):
         walk(tmp_path, fail=True, step=1)
+
+
+# ---------------------------------------------------------------- what people asked
+
+
+class Asked:
+    """An import, and a decision about a signal that a batch may hold which is being made."""
+
+    def __init__(self, folder: Path, points: CrashPoints) -> None:
+        folder.mkdir(parents=True)
+        self.points = points
+        self.ground = ground = SignalHome(folder)
+        ensure_keys(ground.home.keys)
+        ground.spool([signal(number) for number in range(6)], first=1)
+        ground.turn()
+        rows = [{"kind": "import", "messages": [{"role": "user", "content": f"How many is {number}?"}], "answer": f"It is {number}."} for number in range(3)]
+        (folder / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        ground.feedback.begin_batch(ADAPTER, "enough", "key", ground.now)
+        asked = ({"what": "import", "files": str(folder / "chats.jsonl"), "consent": "yes"}, {"what": "reject", "id": signal(1).id})
+        self.answers = [put_command(ground.home, self._command(number, details)) for number, details in enumerate(asked)]
+
+    def _command(self, number: int, details: dict[str, str]) -> Command:
+        made = {"kind": CommandKind.FEEDBACK, "adapter": ADAPTER, "actor": "ada", "details": details}
+        now = self.ground.now
+        return Command(id=f"command-{number}", made_at=now, expires_at=now + timedelta(minutes=1), **made)  # type: ignore[arg-type]
+
+    def go_on(self) -> None:
+        for _ in range(TICKS):
+            with suppress(OSError):
+                self.ground.turn(1)
+                for command in read_commands(self.ground.home):
+                    self.ground.feedback.apply(command, self.ground.now)
+            if all(path.exists() for path in self.answers) and not self._lies_there():
+                return
+        raise AssertionError(f"never answered: {self._lies_there()}")
+
+    def _lies_there(self) -> list[Path]:
+        home = self.ground.home
+        waiting = [path for path in home.commands.rglob("command-*.json") if path not in self.answers]
+        return [*waiting, *(home.root / "feedback").glob(".coming/*"), *(home.root / "feedback").rglob("*.wanted.json")]
+
+    def check(self) -> None:
+        shelf = Shelf(self.ground.home)
+        counts = shelf.counts()[ADAPTER]
+        assert counts == self.ground.counts(), "a new start sees the same"
+        imported, rejected = (read_answer(path) for path in self.answers)
+        assert imported is not None
+        assert rejected is not None
+        assert counts.rows + counts.queued + counts.rejected == 6 + (3 if imported.ok else 0), imported
+        assert counts.arrived == 6 + (3 if imported.ok else 0), "each once"
+        assert (rejected.ok, rejected.code) == ((True, "") if counts.rejected else (False, "SIGNAL_QUEUED"))
+        (batch,) = shelf.batches(ADAPTER)
+        assert rejected.ok == (signal(1).id not in batch.rows), "nobody is told that it is out while it is in"
+
+
+def walk_asked(folder: Path, *, fail: bool, step: int) -> int:
+    number, walked = 1, 0
+    while True:
+        points = CrashPoints(number, fail=fail)
+        asked = Asked(folder / str(number), points)
+        with dying(), points:
+            asked.go_on()
+        if points.met:
+            asked.ground.restart()
+            asked.go_on()
+        asked.check()
+        if not points.met:
+            return walked
+        number, walked = number + step, walked + 1
+
+
+@pytest.mark.parametrize("fail", [False, True], ids=["killed", "refused by the disk"])
+def test_wishes_broken_off_at_some_changes_of_the_disk_are_answered_and_done_once(tmp_path: Path, fail: bool) -> None:
+    assert walk_asked(tmp_path, fail=fail, step=5) > 3
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("fail", [False, True], ids=["killed", "refused by the disk"])
+def test_wishes_broken_off_at_any_change_of_the_disk_are_answered_and_done_once(tmp_path: Path, fail: bool) -> None:
+    assert walk_asked(tmp_path, fail=fail, step=1) > 20

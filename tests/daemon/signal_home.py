@@ -108,7 +108,7 @@ class SignalHome:
     def turn(self, times: int = 3) -> None:
         """So many ticks, a minute apart by the daemon's own look at the gate."""
         for _ in range(times):
-            self.feedback._looked_s = float("-inf")  # its second has passed
+            self.feedback.batches._looked_s = float("-inf")  # its second has passed
             self.worker.turn()
             self.feedback.turn(self.now)
 

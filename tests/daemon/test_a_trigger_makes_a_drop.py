@@ -105,6 +105,33 @@ def test_what_the_gate_gives_back_for_no_row_of_its_own_waits_for_new_rows(tmp_p
     assert len(lineage(file)["signals"]) == 140
 
 
+def test_what_a_held_source_brings_makes_no_row_new_that_the_gate_gave_back(tmp_path: Path) -> None:
+    home = loop(tmp_path)
+    home.signals.spool([signal(number, source="scraper") for number in range(500, 540)], 1)
+    home.tick()
+    home.signals.say("flush")
+    bad = list(range(1, 6))
+    home.signals.turn()
+    home.signals.refuse(home.files()[0], {"id": "M05", "lines": bad, "count": 38, "message": "the answer is cut off"})
+    home.signals.turn(5)
+    assert list(home.signals.counts().held_sources) == ["scraper"]
+    home.signals.spool([signal(number) for number in range(120)], 41)
+    for _ in range(20):
+        home.tick()
+    home.signals.refuse(home.files()[0], {"id": "F99", "message": "the whole file is wrong", "lines": []})
+    for number in range(3 * 24):
+        home.signals.spool([signal(1000 + number, source="scraper")], 161 + number)
+        for _ in range(3):
+            home.tick(1200)
+    assert (home.signals.counts().rows, home.signals.counts().quarantined) == (120, 40 + 72)
+    assert home.files() == [], "the same drop would only be refused again"
+    home.signals.say("reject", id=signal(7).id)
+    home.signals.spool([signal(number) for number in range(200, 221)], 233)
+    for _ in range(20):
+        home.tick()
+    assert len(home.files()) == 1
+
+
 def test_another_adapter_waits_for_nobody(tmp_path: Path) -> None:
     home = loop(tmp_path)
     others = [replace(signal(number), id=f"other{number:027d}", domain="facts") for number in range(110)]

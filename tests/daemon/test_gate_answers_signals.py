@@ -1,6 +1,7 @@
 """Pending signals become a drop, exactly one; and what the gate says of it comes back to them."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,80 @@ def test_a_secret_is_quarantined_by_name_and_the_others_go_on_by_themselves(grou
     assert standing(ground) == {"queued": 11, "rows": 1}
 
 
+def bad_ones(ground: SignalHome) -> None:
+    """The gate refuses what lies in the inbox for up to five rows, as a report names no more: those of `spoilt` are bad."""
+    for file in ground.inbox():
+        bad = [number for number, line in enumerate(file.read_text().splitlines(), 1) if json.loads(line)["id"] in SPOILT][:5]
+        ground.refuse(file, {"id": "M05", "lines": bad, "message": "the answer is cut off"})
+
+
+SPOILT = {signal(number).id for number in range(100, 123)}
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> SignalHome:
+    """Sixty signals in a batch, 23 of them bad."""
+    made = SignalHome(tmp_path)
+    made.spool([signal(number, source=f"source{number}") for number in range(80, 140)], first=1)
+    made.turn()
+    made.feedback.begin_batch(ADAPTER, "enough", "key-1", made.now)
+    made.turn()
+    return made
+
+
+def test_rows_that_are_left_go_round_once_a_cool_down_and_not_at_once_again_and_again(spoilt: SignalHome) -> None:
+    began, rounds = spoilt.now, list[float]()
+    for _ in range(6 * 60):
+        if spoilt.inbox():
+            rounds.append((spoilt.now - began).total_seconds() / 3600)
+            bad_ones(spoilt)
+            if len(rounds) == 3:
+                spoilt.restart()
+        spoilt.turn()
+        assert spoilt.counts().rows + spoilt.counts().queued + spoilt.counts().quarantined == 60, "the others wait, and nothing is lost"
+        spoilt.now += timedelta(minutes=1)
+    assert [round(hours) for hours in rounds] == [0, 0, 1, 2, 3, 4], "the first round at once, the others a cool-down apart, also over a restart"
+    assert standing(spoilt) == {"rows": 37, "quarantined": 23}
+
+
+def test_no_round_begins_while_the_loop_is_stopped(spoilt: SignalHome) -> None:
+    stopped = {ADAPTER}
+    spoilt.feedback.batches.is_stopped = stopped.__contains__
+    bad_ones(spoilt)
+    for _ in range(5):
+        spoilt.now += timedelta(hours=2)
+        spoilt.turn()
+    assert spoilt.inbox() == []
+    assert standing(spoilt) == {"rows": 55, "quarantined": 5}
+    stopped.clear()
+    spoilt.turn()
+    assert len(spoilt.inbox()) == 1
+    assert standing(spoilt) == {"queued": 55, "quarantined": 5}
+
+
+def test_a_person_who_asks_waits_for_no_round(spoilt: SignalHome) -> None:
+    for _ in range(2):
+        bad_ones(spoilt)
+        spoilt.turn()
+    assert (spoilt.inbox(), standing(spoilt)) == ([], {"rows": 50, "quarantined": 10}), "its cool-down is not over"
+    assert spoilt.say("flush").ok
+    spoilt.turn()
+    assert len(spoilt.inbox()) == 1
+    spoilt.now += timedelta(hours=2)
+    spoilt.turn()
+    assert len(spoilt.inbox()) == 1, "for the round nothing is left"
+    assert not list(spoilt.home.root.glob("feedback/*/*/queued/*.wanted.json"))
+
+
+def test_a_clock_that_is_set_back_keeps_no_round_waiting_for_days(spoilt: SignalHome) -> None:
+    for _ in range(2):
+        bad_ones(spoilt)
+        spoilt.turn()
+    spoilt.now -= timedelta(days=30)
+    spoilt.turn()
+    assert len(spoilt.inbox()) == 1
+
+
 def test_a_file_that_is_refused_as_a_whole_loses_nothing(ground: SignalHome) -> None:
     ground.say("flush")
     ground.turn()
@@ -175,7 +250,7 @@ def test_nothing_is_said_while_the_deep_check_is_open(ground: SignalHome) -> Non
     drop = ground.accept(file, deep=Deep())
     ground.turn()
     assert [batch.drop for batch in batches(ground)] == [""]
-    assert ground.feedback._open[batches(ground)[0].id].drop == drop  # type: ignore[index]
+    assert ground.feedback.batches._open[batches(ground)[0].id].drop == drop  # type: ignore[index]
     ground.index.lose_drop(drop)
     (ground.home.root / "drops" / "accepted" / drop).rename(ground.home.rejected / drop)
     (ground.home.rejected / drop / "report.json").write_text(json.dumps({"findings": [{"id": "N01", "severity": "error", "lines": [2], "count": 1}]}))
@@ -197,6 +272,6 @@ def test_a_file_that_somebody_took_away_is_made_again(ground: SignalHome, monkey
     ground.inbox()[0].unlink()
     ground.turn()
     assert standing(ground) == {"queued": 12}, "it may be on its way"
-    monkeypatch.setattr("daemon.feedback.GONE_S", -1)
+    monkeypatch.setattr("daemon.batches.GONE_S", -1)
     ground.turn()
     assert standing(ground) == {"rows": 12}

@@ -102,6 +102,16 @@ def test_a_flood_takes_no_tick_for_long(ground: SignalHome) -> None:
     assert ground.ack() == 2000
 
 
+def test_a_flood_that_never_ends_fills_neither_disk_nor_memory_and_what_is_left_out_is_told(tmp_path: Path) -> None:
+    ground = SignalHome(tmp_path, {"feedback": {"user_cap": 3, "waiting_cap": 10}})
+    ground.spool([signal(number, user="bot") for number in range(1, 101)], first=1)
+    ground.spool([signal(200, user="ada")], first=101)
+    ground.turn()
+    assert (ground.counts().rows, ground.counts().capped, ground.ack()) == (4, 10, 101), "nobody waits behind the flood"
+    (told,) = [fields for action, fields in ground.told if action == "signals.left_out"]
+    assert told == {"reason": "10 signals of support/tone wait over a cap, as many as feedback.waiting_cap lets wait", "count": 87}
+
+
 def test_signals_weigh_no_more_than_their_origin(ground: SignalHome) -> None:
     from core.signals import Origin
 

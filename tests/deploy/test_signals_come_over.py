@@ -13,6 +13,7 @@ from loopback_sshd import FarSide, needs_sshd
 from signal_taker import Taker, signal
 
 from core.deployment import TargetConfig
+from core.signals import Spooled
 from deploy import gathering, rsync
 from deploy.delivery import Delivery
 from deploy.failures import TransferError
@@ -21,7 +22,7 @@ from deploy.rsync import road_to
 from store import codec, spool
 from store.paths import Box, Home
 from store.spool import Spool, segments_in, spooled_after
-from store.targets import adopt
+from store.targets import adopt, spools_left
 from store.wire import read_capacity
 
 PATIENCE_S = 20.0
@@ -271,6 +272,55 @@ def test_another_box_behind_the_same_target_has_numbers_of_its_own(workshop, tar
         assert [one.signal.id for one in spooled_after(first.mirror, 0, 9)] == ["d"]
     finally:
         other.close()
+
+
+def left(home: Home) -> list[list[str]]:
+    """What was put aside of each box that was there before."""
+    return [[one.signal.id for one in spooled_after(folder, 0, 99)] for folder in spools_left(home, "near")]
+
+
+@pytest.mark.parametrize("was_acked", [True, False])
+def test_lines_of_a_box_that_is_gone_are_put_aside_where_they_are_not_stored_yet(workshop, target, taking, tmp_path, was_acked):
+    road, first = road_to(target, workshop.home), Taker(workshop.home, box_id="first")
+    pull = Gathering(workshop.home, road)
+    pull.turn("first", publish(taking, "a", "b"))
+    if was_acked:
+        first.take()
+        first.acknowledge()
+    pull.turn("first", publish(taking, "c"))
+    behind_a_gap = workshop.home.target("near") / COMING / f"{9:012d}.jsonl"
+    behind_a_gap.parent.mkdir(exist_ok=True)
+    behind_a_gap.write_text(codec.dump(Spooled(number=9, signal=signal("i"))) + "\n")
+    taking.close()
+    shutil.rmtree(Path(target.path) / "out" / "spool")
+    shutil.rmtree(Path(target.path) / "spool")
+    other = Spool(Box(Path(target.path)), "second")
+    try:
+        last = publish(other, "d")
+        for link in (pull, Gathering(workshop.home, road), Gathering(workshop.home, road)):  # also links that start while nothing is stored
+            link.turn("second", last)
+            assert left(workshop.home) == [["c", "i"] if was_acked else ["a", "b", "c", "i"]]
+            assert [one.signal.id for one in spooled_after(first.mirror, 0, 9)] == ["d"]
+        pull.turn("third", 0)
+        assert left(workshop.home)[1:] == [["d"]], "each box for itself"
+    finally:
+        other.close()
+
+
+def test_a_link_that_dies_while_it_puts_lines_aside_is_followed_by_one_that_does_it(workshop, target, taking, monkeypatch):
+    road = road_to(target, workshop.home)
+    Gathering(workshop.home, road).turn("first", publish(taking, "a", "b"))
+
+    def dies(*given):
+        raise KeyboardInterrupt
+
+    for step in ("sync_dir", "replace_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(gathering, step, dies)
+            with pytest.raises(KeyboardInterrupt):
+                Gathering(workshop.home, road).turn("second", 0)
+    Gathering(workshop.home, road).turn("second", 0)
+    assert left(workshop.home) == [["a", "b"]]
 
 
 @needs_sshd

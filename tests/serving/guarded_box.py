@@ -66,7 +66,7 @@ def guarded(world: World, **serving: Any) -> Iterator[Guarded]:
     watch(opened.access.meter, ground.engine.base.name, line, agent.routes, lambda: (one.event for one in read_activations(world.box.activations)))
     standing = open_conversations(Config(serving=config), world.box, world.clock.now)
     service = Service(engine=opened.engine, routes=agent.routes, line=line, access=opened.access, agent=agent, conversation=standing, is_ready=True)
-    desk = service.desk = open_desk(Config(serving=config), world.box, agent, opened.access)
+    desk = service.desk = open_desk(Config(serving=config), world.box, agent, opened.access, opened.filters)
     try:
         yield Guarded(world=world, agent=agent, service=service, opened=opened, config=config, app=create_app(service))
     finally:

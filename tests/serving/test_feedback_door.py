@@ -133,12 +133,93 @@ def test_a_release_that_nobody_knows_is_taken_where_the_model_is_named(box: Guar
         ({"kind": "mistake", "messages": TALK, "model": "NO SUCH NAME"}, (404, "model_not_found", "model")),
         ({"kind": "mistake", "messages": TALK, "model": MODEL, "metadata": {"a": "b" * 600}}, (400, "too_long", "metadata.a")),
         ({"kind": "mistake", "messages": TALK, "model": MODEL, "consent": None}, (400, "bool_type", "consent")),
+        ({"kind": "correction", "correction": "b" * 32_001, "messages": TALK, "model": MODEL}, (400, "too_long", "correction")),
+        ({"kind": "mistake", "messages": [{"role": "user", "content": "a" * 128_001}], "model": MODEL}, (400, "too_long", "messages")),
+        ({"kind": "mistake", "messages": TALK * 257, "model": MODEL}, (400, "too_long", "messages")),
     ],
 )
 def test_what_cannot_be_used_is_refused_and_nothing_of_it_is_kept(box: Guarded, fields: dict[str, Any], expected: tuple[int, str, str]) -> None:
     status, code, param = refusal(send(box, **fields))
     assert (status, code, param or None) == expected
     assert kept(box) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"kind": "correction", "correction": "b" * 40_000, "messages": TALK}, "correction: 40000 characters are too many, the limit is 32000"),
+        ({"kind": "mistake", "messages": [*TALK[:1] * 3, {"role": "user", "content": "a" * 200_000}]}, "characters are too many, the limit is 128000"),
+    ],
+)
+def test_what_is_too_long_is_told_with_its_field_its_size_and_the_limit(box: Guarded, fields: dict[str, Any], told: str) -> None:
+    response = send(box, **fields, model=MODEL)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "too_long")
+    assert told in response.json()["error"]["message"]
+    assert "bbb" not in response.text
+    assert "aaa" not in response.text
+    assert send(box, kind="correction", correction="b" * 32_000, messages=TALK, model=MODEL).status_code == 200
+    assert len(kept(box)) == 1
+
+
+def test_what_a_client_says_passes_the_content_filters_as_what_it_asks_does(world: World) -> None:
+    rules = {
+        "weapons": {"pattern": "(?i)secret plan", "does": "refuse", "on": "in"},
+        "cards": {"pattern": r"\b\d{4}-\d{4}\b", "does": "redact", "on": "both"},
+    }
+    card, call = "card 1234-5678 of mine", {"id": "c1", "type": "function", "function": {"name": "pay", "arguments": '{"card": "1234-5678"}'}}
+    talk = [{"role": "user", "content": card}, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1", "content": card}]
+    with guarded(world, filters=rules) as box:
+        words = {"messages": [*talk, {"role": "assistant", "content": card}], "correction": card, "metadata": {"1234-5678": card}}
+        assert send(box, kind="correction", model=MODEL, **words).status_code == 200
+        for field, value in (
+            ("correction", "the Secret Plan"),
+            ("metadata", {"note": "the Secret Plan"}),
+            ("messages", [{"role": "user", "content": "a Secret Plan"}]),
+        ):
+            refused = send(box, kind="correction", model=MODEL, **{"messages": TALK, "correction": "x", field: value})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "content_filter"), field
+        page = box.client().get("/metrics").text
+        (signal,) = kept(box)
+    assert 'lorad_filter_hits_total{does="refuse",filter="weapons",way="in"} 3.0' in page
+    assert "1234" not in str(signal)
+    assert (signal.wrong_output, signal.correct_output) == ("card [redacted] of mine",) * 2
+    assert dict(signal.metadata) == {"[redacted]": "card [redacted] of mine"}
+
+
+def test_a_captured_answer_may_be_spoken_of_by_who_asked_and_by_an_admin(keeping: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desks, "CAPTURE_S", 0.2)
+    mine = keeping.key(Scope.INFER, Scope.FEEDBACK, name="mine")
+    other, admin = keeping.key(Scope.INFER, Scope.FEEDBACK, name="other"), keeping.key(Scope.ADMIN, Scope.FEEDBACK, name="admin")
+    asked = keeping.client(mine).post(CHAT, json=body("my own words", model=MODEL)).json()["id"]
+    click = {"response_id": asked, "kind": "mistake", "consent": True}
+    answers = {key: keeping.client(key).post(FEEDBACK, json=click) for key in (mine, other, admin)}
+    assert [answer.status_code for answer in answers.values()] == [200, 404, 200]
+    nobodys = click | {"response_id": "chatcmpl-base-0123456789abcdef01234567"}
+    stranger = keeping.client(other).post(FEEDBACK, json=nobodys).json()["error"]["message"]
+    assert answers[other].json()["error"]["message"].replace(asked, "X") == stranger.replace(nobodys["response_id"], "X"), "nobody learns that it is there"
+    told = click | {"messages": TALK, "model": MODEL}
+    assert keeping.client(other).post(FEEDBACK, json=told).status_code == 200, "what one says oneself needs no capture"
+    assert [signal.input[0]["content"] for signal in kept(keeping)] == ["my own words", "my own words", TALK[0]["content"]]
+
+
+@pytest.mark.parametrize("rates", [{}, {"chat": "60/minute"}])
+def test_a_flood_of_feedback_is_held_up_though_no_rate_of_it_is_configured(world: World, rates: dict[str, str]) -> None:
+    with guarded(world, rates=rates) as box:
+        counted = box.opened.access.rates
+        assert counted is not None
+        flood = [counted.retry_after_s("testclient", "feedback") for _ in range(12_000)]
+        assert not any(flood), "200 a second, which no team ever meets"
+        held = send(box, kind="mistake", messages=TALK, model=MODEL)
+        assert (held.status_code, held.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert 1 <= int(held.headers["retry-after"]) <= 60
+        assert "serving.rates" in held.json()["error"]["message"]
+        assert box.client().post(CHAT, json=body("hello", model=MODEL)).status_code == 200, "nothing else is held up"
+        assert kept(box) == []
+
+
+def test_the_rate_of_feedback_is_the_configs_where_it_names_one(world: World) -> None:
+    with guarded(world, rates={"feedback": "2/minute"}) as box:
+        assert [send(box, kind="mistake", messages=TALK, model=MODEL).status_code for _ in range(3)] == [200, 200, 429]
 
 
 def test_a_response_that_is_not_kept_any_more_says_what_to_send(keeping: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:

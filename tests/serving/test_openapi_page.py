@@ -12,6 +12,7 @@ from scripted_engine import ScriptedEngine
 
 from core.config import Config
 from core.deployment import ConversationConfig
+from serving.access.filters import Filters
 from serving.api import Service, create_app
 from serving.conversation.histories import Histories
 from serving.conversation.talk import Standing
@@ -48,7 +49,7 @@ def page(world: World) -> Iterator[Any]:
     now = world.clock.now
     talk = Standing(box=world.box, config=ConversationConfig(), histories=Histories(world.box, 30, now), count=len, longest=16, now=now)
     service = Service(engine=engine, routes=agent.routes, agent=agent, embedder=FixedEmbedder(), timeout_s=5, is_ready=True, conversation=talk)
-    desk = service.desk = open_desk(Config(), world.box, agent, service.access)
+    desk = service.desk = open_desk(Config(), world.box, agent, service.access, Filters({}, lambda *hit: None))
     yield schemathesis.openapi.from_asgi("/openapi.json", create_app(service))
     desk.spool.close()
     engine.close()

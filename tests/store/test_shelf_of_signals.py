@@ -133,6 +133,26 @@ def test_a_flood_of_one_user_is_capped_and_goes_on_by_and_by(home: Home) -> None
     assert Shelf(home).counts()[ADAPTER].rows == 9
 
 
+def test_so_many_wait_over_a_cap_and_no_more_until_some_go_on(home: Home) -> None:
+    limits = FeedbackConfig(user_cap=2, waiting_cap=5)
+    flood = [signal(number, user="bot") for number in range(20)]
+    shelf = Shelf(home)
+    added = shelf.add(flood, NOON, limits)
+    assert list(added.refused) == [one.id for one in flood[7:]]
+    assert set(added.refused.values()) == {"5 signals of support/tone wait over a cap, as many as feedback.waiting_cap lets wait"}
+    size = sum(path.stat().st_size for path in home.root.rglob("pending/*"))
+    shelf = Shelf(home)
+    assert (shelf.add(flood, NOON, limits).known, sum(path.stat().st_size for path in home.root.rglob("pending/*"))) == (7, size)
+    assert shelf.counts()[ADAPTER].capped == 5
+    others = [signal(50, user="ada"), signal(51, user="bot", domain="other"), signal(1, user="bot")]
+    assert list(shelf.add(others, NOON, limits).standings.values()) == [Standing.PENDING] * 2, "nobody else is left out"
+    shelf.follow(limits)
+    shelf.tend(NOON + timedelta(days=1))
+    assert list(shelf.add(flood[7:], NOON + timedelta(days=1), limits).standings) == [one.id for one in flood[7:9]], "as many as went on"
+    assert shelf.add(flood[9:], NOON, FeedbackConfig(user_cap=2, waiting_cap=0)).refused == {}, "0 means no bound"
+    assert FeedbackConfig().waiting_cap == 20 * FeedbackConfig().source_cap, "a flood that lasts for weeks"
+
+
 def test_names_that_no_adapter_has_are_stored_nowhere(home: Home) -> None:
     shelf = Shelf(home)
     added = shelf.add([signal(1, persona="../up"), signal(2, domain="rejected"), signal(3)], NOON, LIMITS)

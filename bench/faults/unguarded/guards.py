@@ -114,6 +114,32 @@ def _eager_triggers(module: ModuleType) -> None:
     module._brakes = lambda config, seen, past: iter(())  # type: ignore[attr-defined]
 
 
+def _newest_for_all(module: ModuleType) -> None:
+    """One adapter is set on the model at a time: the one of the answer that began last, for those too that are under way."""
+    admit = module.Batch._admit  # type: ignore[attr-defined]
+
+    def admit_and_set(self: Any, answer: Any) -> None:
+        import dataclasses
+
+        for row in self._rows:
+            row.answer.wish = dataclasses.replace(row.answer.wish, blend=answer.wish.blend)
+        admit(self, answer)
+
+    module.Batch._admit = admit_and_set  # type: ignore[attr-defined]
+
+
+def _load_ends_answers(module: ModuleType) -> None:
+    """Another adapter means another server object, and the answers of the one before end with it."""
+    load = module.LlamaCppEngine.load  # type: ignore[attr-defined]
+
+    def restart(self: Any, release: str, folder: Any) -> None:
+        load(self, release, folder)
+        for answer in tuple(self._running):
+            answer.cancel()
+
+    module.LlamaCppEngine.load = restart  # type: ignore[attr-defined]
+
+
 GUARDS: dict[str, dict[str, Taker]] = {
     "whole_files": {"core.intake": with_(is_whole=lambda entry, facts: True)},
     "identity": {"core.intake": _unique_identity},
@@ -135,8 +161,10 @@ GUARDS: dict[str, dict[str, Taker]] = {
         "store.wholeness": with_(is_whole=lambda folder: (folder / "SEALED").is_file()),
         "trainer.checkpoints": with_(check_seal=lambda folder: ""),
     },
+    "resume_point": {"daemon.observe": with_(resume_point=lambda home, job: None)},
     "brakes_of_triggers": {"core.triggers": _eager_triggers},
     "shield": {"core.retention": _no_shield},
+    "pinned_answers": {"serving.engines.batch": _newest_for_all, "serving.engines.llamacpp": _load_ends_answers},
     "freed": {"serving.engines.stub": _hoarding},
     "release_bytes": {"serving.library": _believing},
 }
