@@ -70,6 +70,7 @@ def _is_rewritten(tensor: Any) -> bool:
 
 def _make(model: Path, place: Path) -> None:
     """Write it beside its place, sealed, in the place of whatever lies there and of other bases' forms. Raises OSError."""
+    log.info("rewriting the base's widest matrices for several answers at once, some seconds; the next start finds them", extra={"action": "base_tiling"})
     place.parent.mkdir(parents=True, exist_ok=True)
     for old in place.parent.iterdir():
         shutil.rmtree(old, ignore_errors=True)
