@@ -20,11 +20,12 @@ import psutil
 
 PROJECT = Path(__file__).parents[2]
 SUITE = "bookworm"
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,procps,rsync"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,procps,rsync,openssh-server,libgomp1"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorad" / "tests"
 QUIET = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "dpkg-db-backup.timer")
 NEEDS = ("debootstrap", "systemd-nspawn", "nsenter", "setsid")
 EXTRAS = "gate,alerts"  # the stub backend needs no torch
+ENGINE = "llamacpp"  # of a machine that serves without torch
 BOOT_S = 60.0
 
 
@@ -51,7 +52,8 @@ def rootfs() -> Path:
 
 def wheels() -> Path:
     """The cached packages that lorad needs, for an installation without a network. Fetched with pip the first time."""
-    key = hashlib.sha256((PROJECT / "pyproject.toml").read_bytes() + (PROJECT / "constraints.txt").read_bytes()).hexdigest()[:8]
+    extras = f"{EXTRAS},{ENGINE}"
+    key = hashlib.sha256((PROJECT / "pyproject.toml").read_bytes() + (PROJECT / "constraints.txt").read_bytes() + extras.encode()).hexdigest()[:8]
     folder = CACHE / f"wheels-{key}"
     if not folder.exists():
         aside = folder.with_suffix(".making")
@@ -62,7 +64,7 @@ def wheels() -> Path:
             str(aside),
             "--constraint",
             str(PROJECT / "constraints.txt"),
-            f"{PROJECT}[{EXTRAS}]",
+            f"{PROJECT}[{extras}]",
             "setuptools>=77",
             "wheel",
         ]
@@ -72,10 +74,11 @@ def wheels() -> Path:
 
 
 class Box:
-    """One container. `end` powers it off and removes it."""
+    """One container. `network` names a network namespace that it takes for its own. `end` powers it off and removes it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, network: str = "") -> None:
         self.root = root
+        self._network = f"--network-namespace-path=/run/netns/{network}" if network else "--private-network"
         subprocess.run(["cp", "--archive", "--reflink=auto", str(rootfs()), str(root)], check=True)
         for unit in QUIET:
             (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
@@ -92,7 +95,7 @@ class Box:
     def boot(self) -> float:
         """Power on. Returns the seconds until systemd says that it runs."""
         began = time.monotonic()
-        command = ["systemd-nspawn", "--quiet", "-D", str(self.root), "--hostname=lorad-box", "--register=no", "--keep-unit", "--private-network"]
+        command = ["systemd-nspawn", "--quiet", "-D", str(self.root), "--hostname=lorad-box", "--register=no", "--keep-unit", self._network]
         with open(self.root.with_name("boot.log"), "ab") as log:
             self._nspawn = subprocess.Popen(
                 [*command, f"--bind-ro={wheels()}:/mnt/wheels", "--boot"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -131,9 +134,9 @@ class Box:
     def lorad(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run("/usr/local/bin/lorad", *words, check=check)
 
-    def install(self, *words: str) -> str:
+    def install(self, *words: str, extras: str = EXTRAS) -> str:
         """scripts/install, from the packages that were brought along. Returns what it said."""
-        return self.run("bash", "/root/lorad/scripts/install", "--wheels", "/mnt/wheels", "--extras", EXTRAS, *words).stdout
+        return self.run("bash", "/root/lorad/scripts/install", "--wheels", "/mnt/wheels", "--extras", extras, *words).stdout
 
     def show(self, unit: str, key: str) -> str:
         """A property of a unit."""
