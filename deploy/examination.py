@@ -24,6 +24,7 @@ from deploy.failures import ASLEEP, INSTALL, TARGET_DISK_FULL, explain
 from deploy.rsync import Road, fetch, road_to, send_file
 from deploy.ssh import CONNECT_S, WAYS, Way, address, credentials_of, shell_words
 from store.bases import STUB_BASE, base_folder, read_base
+from store.engines import choose_backend
 from store.paths import Home
 from store.targets import check_fence, desired_of
 from store.wire import read_activations, read_active, read_capacity
@@ -168,6 +169,8 @@ def _base(config: Config, target: TargetConfig, said: Said) -> Iterator[Finding]
         here = ""
     if not there:
         yield Finding("BASE_MISSING_THERE", f"{target.name} has no base model", mend)
+    elif there == STUB_BASE and choose_backend(config).name != "stub":
+        yield Finding("BASE_MISSING_THERE", f"{target.name} has no base model and answers by the stub", mend)
     elif here and there not in (here, STUB_BASE):
         yield Finding("BASE_OTHER_THERE", f"{target.name} serves base {there[:12]}, trained on here is {here[:12]}", f"set the same model_name there; {mend}")
     else:

@@ -67,7 +67,7 @@ WORDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("server is not allowed", "server cannot read", "SSH_ORIGINAL_COMMAND does not run rsync"),
         "KEY_CONFINED",
-        "the key is confined to the other way: compare the two lines in authorized_keys with `lorad deploy setup {target} --print`",
+        "the key is confined to the other way: compare the two lines in authorized_keys with those that `lorad deploy setup {target}` shows",
     ),
 )
 

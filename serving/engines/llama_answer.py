@@ -6,7 +6,6 @@ complete a disliked text is known only once its beginning was said), the request
 
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from core.errors import LoradError
 from rendering.answerrules import TextRules
 from serving.engines.llama_server import LlamaServer, Slot
-from serving.engines.port import AdapterError, Ask, Blend, Chosen, FinishReason, Likely, Piece, PromptError, Sampling, Sink
+from serving.engines.port import Ask, Chosen, FinishReason, Likely, Piece, PromptError, Sampling, Sink
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +21,6 @@ SEEDS = (1 << 32) - 1  # llama.cpp takes the last number of 32 bits for "draw on
 LAST = 32768  # tokens of prompt and answer that penalties look back at
 BLANKS = {"whitespace_flexible": True, "whitespace_pattern": r"[ \n\t]{1,20}"}  # a small model would go on with blanks for ever
 ANY_OBJECT = {"type": "object"}
-SURE = 1e6  # a bias that no other token's logit reaches
 ORDER = ("penalties", "temperature", "top_k", "top_p")  # as transformers has it
 FAILED = "the server's log says where; the release before it: `lorad adapters rollback`"
 
@@ -164,28 +162,6 @@ def sampled(sampling: Sampling, number: int = 0) -> dict[str, Any]:
         "samplers": list(ORDER),
         "seed": -1 if sampling.seed is None else (sampling.seed + number) % SEEDS,
     }
-
-
-def forced(server: LlamaServer, blend: Blend, slot: Slot, prompt: Sequence[int], token: int) -> float:
-    """Log-probability (nats) of `token` after `prompt`; NaN where the model computes none.
-
-    llama.cpp tells it of the token that was chosen, before any bias: so the token is made the only choice. Raises AdapterError.
-    """
-    heard: list[Mapping[str, Any]] = []
-
-    def hear(chunk: Mapping[str, Any]) -> bool:
-        heard.append(chunk)
-        return False
-
-    choice = {**sampled(Sampling(temperature=0, repetition_penalty=1)), "logit_bias": [[token, SURE]]}
-    server.complete(blend, slot, {**choice, "prompt": list(prompt), "max_tokens": 1, "logprobs": 1}, hear)
-    for chunk in heard:
-        if "error" in chunk:
-            raise AdapterError(f"the probe could not be computed: {chunk['error'].get('message', '')}", hint="pack it again", code="PROBE_FAILED")
-        for entry in (chunk["choices"][0].get("logprobs") or {}).get("content", ()):
-            if entry["id"] == token and entry["logprob"] is not None:
-                return float(entry["logprob"])
-    return math.nan
 
 
 def as_object(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from core.errors import BaseMissingError, LoradError
 from rendering.answerrules import TextRules, TokenTexts
 from rendering.tokens import Renderer
 from serving.engines.gguf_files import AdapterFile, context_of, read_adapter
-from serving.engines.llama_answer import LlamaAnswer, forced, require_schema
+from serving.engines.llama_answer import LlamaAnswer, require_schema
+from serving.engines.llama_logprobs import Forcing
 from serving.engines.llama_server import LlamaServer, Shape, Slot
 from serving.engines.port import AdapterError, Ask, BaseIdentity, Blend, Piece, PromptError, Sink
 from serving.engines.tiles import tiled
@@ -138,8 +139,9 @@ class LlamaCppEngine:
             raise AdapterError(f"the probe has tokens outside of the {self._vocabulary} of this base", hint="pack it again", code="PROBE_DAMAGED")
         with self._used() as server, server.slot(blend, len(prompt_ids) + len(ids) + 1) as slot:
             found = []
+            forcing = Forcing(server=server, blend=blend, vocabulary=self._vocabulary, whole=self._whole_token)
             for place, token in enumerate(ids):
-                found.append(forced(server, blend, slot, [*prompt_ids, *ids[:place]], token))
+                found.append(forcing.logprob(slot, [*prompt_ids, *ids[:place]], token))
                 slot = Slot(slot.number, is_warm=True)
         return found
 
@@ -207,6 +209,10 @@ class LlamaCppEngine:
     @cached_property
     def _texts(self) -> TokenTexts:
         return TokenTexts.of(self._renderer.tokenizer)
+
+    @cached_property
+    def _whole_token(self) -> int:
+        return self._renderer.tokenizer.encode("a", add_special_tokens=False).ids[0]
 
     @cached_property
     def _vocabulary(self) -> int:

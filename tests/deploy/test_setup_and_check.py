@@ -19,6 +19,7 @@ from core.wire import Capacity
 from deploy import examination, ssh
 from deploy.examination import examine
 from store import codec
+from store.bases import STUB_BASE
 from store.child import clock
 from store.config import ConfigLoader
 from store.paths import Box
@@ -110,7 +111,7 @@ def test_the_script_leaves_other_keys_and_a_repeat_changes_nothing(cellar):
 @pytest.mark.usefixtures("soon")
 def test_a_box_that_is_well_has_nothing_to_mend(cellar):
     cellar.box.prepare()
-    beat(cellar.box)
+    beat(cellar.box, base_sha256="a" * 64)
     done = cellar.lorad("check", "near")
     assert done.return_value == 0, done.output
     assert cellar.codes() == ["RSYNC", "KEY", "KEY", "TARGET_READ", "TARGET_WRITTEN", "SERVING", "BASE", "TARGET_ROOM"]
@@ -121,6 +122,7 @@ def test_a_box_that_is_well_has_nothing_to_mend(cellar):
     ("said", "code"),
     [
         ({"base_sha256": ""}, "BASE_MISSING_THERE"),
+        ({"base_sha256": STUB_BASE}, "BASE_MISSING_THERE"),  # a training here would be refused there
         ({"free_bytes": 1 << 20}, "TARGET_DISK_FULL"),
         ({"at": START}, "SERVING_SILENT"),
         ({}, "SERVING"),

@@ -20,6 +20,7 @@ from tiny_llama import make_gguf_adapter, make_gguf_base, open_llama
 
 from core.answering import AnswerRules
 from core.errors import BaseMissingError, LoradError
+from rendering.tokens import Renderer
 from serving.engines.gguf_files import context_of
 from serving.engines.llamacpp import LlamaCppEngine, LlamaOptions
 from serving.engines.port import AdapterError, Blend, Part, PromptError, Sampling, only
@@ -79,6 +80,16 @@ def test_its_log_probabilities_are_those_of_transformers_and_peft(engine: LlamaC
         assert engine.logprobs(blend, prompt, ids) == pytest.approx(numbers, abs=0.25), "torch computes in bf16 where the CPU has it"
         others = [other for other in wanted if other is not numbers]
         assert min(max(abs(one - two) for one, two in zip(numbers, other or (), strict=True)) for other in others) > 0.5, "the blends differ by more"
+    torch_engine.close()
+
+
+def test_a_token_that_is_a_part_of_a_character_has_its_log_probability_too(engine: LlamaCppEngine, folders: Path) -> None:
+    from tiny_torch import open_engine
+
+    ids = Renderer.load(folders / "tiny").tokenizer.encode("é😀你", add_special_tokens=False).ids
+    assert len(ids) > 3, "some are parts of a character"
+    torch_engine = open_engine(folders / "tiny")
+    assert engine.logprobs((), tuple(range(5, 25)), ids) == pytest.approx(torch_engine.logprobs((), tuple(range(5, 25)), tuple(ids)), abs=0.25)
     torch_engine.close()
 
 

@@ -95,4 +95,4 @@ def test_a_daemon_that_is_killed_in_every_stage_ends_the_order_all_the_same(circ
     assert find(circle.home, CANARY) == []
     assert circle.went_live()[-1] != old
     assert len(circle.jobs()) == 2
-    assert say(circle, "forget", "status", order)["state"] == "done"
+    circle.wait(lambda: say(circle, "forget", "status", order)["state"] == "done", "the record is signed")
