@@ -6,7 +6,7 @@ complete a disliked text is known only once its beginning was said), the request
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from serving.engines.port import Ask, Chosen, FinishReason, Likely, Piece, Promp
 log = logging.getLogger(__name__)
 
 SEEDS = (1 << 32) - 1  # llama.cpp takes the last number of 32 bits for "draw one"
+BROKEN = "\ufffd"  # bytes that are no character
 LAST = 32768  # tokens of prompt and answer that penalties look back at
 BLANKS = {"whitespace_flexible": True, "whitespace_pattern": r"[ \n\t]{1,20}"}  # a small model would go on with blanks for ever
 ANY_OBJECT = {"type": "object"}
@@ -33,6 +34,7 @@ class LlamaAnswer:
     prompt: list[int]
     max_tokens: int
     sink: Sink
+    encode: Callable[[str], list[int]]
     rules: TextRules | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -115,7 +117,7 @@ class LlamaAnswer:
             return True
         choice = chunk["choices"][0]
         tokens = _chosen(choice.get("logprobs"))
-        ids = [entry["id"] for entry in (choice.get("logprobs") or {}).get("content", ())]
+        ids = [token for entry in (choice.get("logprobs") or {}).get("content", ()) for token in self._tokens(entry)]
         if reason := choice.get("finish_reason"):
             self._close(chunk.get("usage") or {}, reason)
         else:
@@ -126,6 +128,12 @@ class LlamaAnswer:
             if choice["text"] or told:
                 self.sink(Piece(text=choice["text"], tokens=told))
         return self._end is not None or self._obey(choice["text"], ids, bias)
+
+    def _tokens(self, entry: Mapping[str, Any]) -> list[int]:
+        """The tokens of an entry. Of a character that took several, llama.cpp names the last."""
+        last, text = int(entry["id"]), str(entry["token"])
+        whole = [] if text.isascii() or BROKEN in text else self.encode(text)
+        return whole if whole[-1:] == [last] else [last]
 
     def _obey(self, text: str, ids: Sequence[int], bias: Mapping[int, float]) -> bool:
         """Whether the rules end the answer here, or want another bias for the next token."""

@@ -150,9 +150,7 @@ class LlamaCppEngine:
         if ask.schema is not None:
             require_schema(ask.schema)
         try:
-            prompt = (
-                self._renderer.prompt(ask.messages, ask.tools) if ask.text is None else self._renderer.tokenizer.encode(ask.text, add_special_tokens=False).ids
-            )
+            prompt = self._renderer.prompt(ask.messages, ask.tools) if ask.text is None else self._encode(ask.text)
         except LoradError as error:
             raise PromptError(error.what, hint=error.hint, code=error.code) from None
         room, wanted = self._shape.context - len(prompt), ask.sampling.max_tokens or 1
@@ -167,6 +165,7 @@ class LlamaCppEngine:
             prompt=prompt,
             max_tokens=ask.sampling.max_tokens or min(self._options.max_new_tokens, room),
             sink=sink,
+            encode=self._encode,
             rules=self._rules(ask) if ask.rules != NO_RULES else None,
             prompt_tokens=len(prompt),
         )
@@ -202,6 +201,9 @@ class LlamaCppEngine:
             if is_last:
                 mine.server.close()
 
+    def _encode(self, text: str) -> list[int]:
+        return list(self._renderer.tokenizer.encode(text, add_special_tokens=False).ids)
+
     def _rules(self, ask: Ask) -> TextRules:
         question = next((message.content for message in reversed(ask.messages) if message.role == "user"), "")
         return TextRules(ask.rules, question, self._texts if ask.rules.penalties else None)
@@ -212,7 +214,7 @@ class LlamaCppEngine:
 
     @cached_property
     def _whole_token(self) -> int:
-        return self._renderer.tokenizer.encode("a", add_special_tokens=False).ids[0]
+        return self._encode("a")[0]
 
     @cached_property
     def _vocabulary(self) -> int:

@@ -109,7 +109,9 @@ def test_check_names_what_is_missing_and_what_mends_it_until_all_is_well(trainin
     lines = box.read("/var/lib/lorad/.ssh/authorized_keys").splitlines()
     assert [line.split()[-1] for line in lines] == [f"lorad-{TARGET}-write", f"lorad-{TARGET}-read"]
     assert all(line.startswith('restrict,command="rrsync -') and line in told for line in lines)
-    assert training.check()["KEY"] == ""
+    found = training.check()
+    assert found["KEY"] == ""
+    assert "--base" in found["BASE_MISSING_THERE"], "the stub answers meanwhile"
 
     assert training.deploy("push", TARGET, "--base").returncode == 0
     box.run("systemctl", "restart", "lorad-serve")

@@ -9,22 +9,16 @@ import json
 import subprocess
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import httpx
-import tiny_llama
 from box import Box
 from circle import Circle, read_json
-from safetensors.torch import load_file, save_file
-from tiny_torch import make_base
+from tiny_llama import make_gguf_base
 from twohosts import FAR_ADDRESS, TwoHosts
-
-from store.seals import SEAL, seal
 
 TARGET = "cellar"
 THERE = "/var/lib/lorad/serving"
 PORT = 8765  # of lorad-serve.socket
-BROKEN = slice(127, 183)  # tokens that are a part of a character: llama.cpp tells no probability of them
 
 
 class TrainingBox(Circle):
@@ -45,11 +39,10 @@ class TrainingBox(Circle):
         self.config.write_text(json.dumps(values | changes, indent=1))
 
     def make_base(self) -> None:
-        """A random base with its GGUF file, as `lorad models pull` leaves one; its likeliest tokens are whole characters."""
+        """A random base with its GGUF file, as `lorad models pull` leaves one."""
         models = self.root / "models"
         models.mkdir()
-        with patch.object(tiny_llama, "make_base", _whole_characters):
-            tiny_llama.make_gguf_base(models)
+        make_gguf_base(models)
 
     def deploy(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`lorad deploy …`, to its end."""
@@ -86,13 +79,3 @@ class TrainingBox(Circle):
     def capacity(self) -> dict[str, Any]:
         """The box's last sign of life."""
         return dict(read_json(self.box / "out" / "capacity.json"))
-
-
-def _whole_characters(folder: Path) -> Path:
-    base = make_base(folder)
-    weights = load_file(base / "model.safetensors")
-    weights["lm_head.weight"][BROKEN] = 0
-    (base / SEAL).unlink()
-    save_file(weights, base / "model.safetensors", {"format": "pt"})
-    seal(base)
-    return base
