@@ -60,12 +60,17 @@ def made(folder: Path, kind: str) -> Iterator[LoopDisk]:
     with open(image, "wb") as file:
         file.truncate(SIZE_BYTES)
     subprocess.run([*words, image], check=True, capture_output=True)
+    # A process in a mount namespace of its own (`ip netns exec`, a container) has a copy of every mount. Only what is shared is unmounted
+    # there too; else the file system would live on as it was cut, and the next mount would find it so.
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    subprocess.run(["mount", "--make-shared", place], check=True)
     disk = LoopDisk(image, place, kind)
-    disk.mount()
     try:
+        disk.mount()
         yield disk
     finally:
         gc.collect()
-        if subprocess.run(["umount", place], check=False, capture_output=True).returncode:
-            subprocess.run(["umount", "-l", place], check=False)
+        for _ in ("the image", "the place itself"):
+            if subprocess.run(["umount", place], check=False, capture_output=True).returncode:
+                subprocess.run(["umount", "-l", place], check=False)
         image.unlink()
