@@ -23,7 +23,7 @@ from daemon.worker import BackgroundWorker, Chore, ChoreDone
 from store.codec import parse, put
 from store.drops import CLAIM, accepted_root, drop_folder
 from store.durable import sync_dir, sync_tree
-from store.forgets import entomb, read_orders, tombs, write_order
+from store.forgets import drop_rows, entomb, read_orders, tombs, write_order
 from store.journal import write_entry
 from store.rebuilding import made_folder, place_drop, take_sidecar
 from store.references import set_pin
@@ -59,7 +59,12 @@ class Forgets:
     def __init__(self, index: Index, worker: BackgroundWorker, train_again: TrainAgain, tell: Callable[..., None]) -> None:
         self._index, self._home, self._worker = index, index.home, worker
         self._train_again, self._tell = train_again, tell
-        self._open = {order.id: _Known(order) for order in read_orders(self._home) if order.stage is not Stage.DONE}
+        self._open: dict[str, _Known] = {}
+        for order in read_orders(self._home):
+            if order.stage is Stage.DONE:
+                drop_rows(self._home, order.id)  # where a kill came before
+            else:
+                self._open[order.id] = _Known(order)
         self.cut_signals: Callable[[Iterable[str]], None] = lambda ids: None  # nobody stores any, until the daemon names who does
         worker.hear(FORGET, self._on_done)
 

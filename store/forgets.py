@@ -44,7 +44,7 @@ def read_orders(home: Home) -> Iterator[Forget]:
 
 
 def write_order(home: Home, order: Forget, now: datetime, confirmed: dict[str, list[str]] | None = None) -> None:
-    """Make an order durable as it stands, then its record.
+    """Make an order durable as it stands, then its record; one that is done after its record, as nobody looks at it again.
 
     Args: confirmed: target -> releases that it has confirmed not to hold. Side effects: a done order loses the fingerprints of its rows.
     """
@@ -52,12 +52,15 @@ def write_order(home: Home, order: Forget, now: datetime, confirmed: dict[str, l
     if not folder.is_dir():
         folder.mkdir(parents=True)
         sync_dir(folder.parent)
-    write(folder / ORDER, order)
     values = _told(order, now, confirmed or {})
     text = json.dumps(values | {"signature": sign(home.keys, canonical(values))}, indent=1, ensure_ascii=False)
-    replace_file(folder / RECORD, text + "\n")
     if order.stage is Stage.DONE:
-        (folder / ROWS).unlink(missing_ok=True)
+        replace_file(folder / RECORD, text + "\n")
+        write(folder / ORDER, order)
+        drop_rows(home, order.id)
+    else:
+        write(folder / ORDER, order)
+        replace_file(folder / RECORD, text + "\n")
 
 
 def _told(order: Forget, now: datetime, confirmed: dict[str, list[str]]) -> dict[str, Any]:
@@ -100,6 +103,11 @@ def entomb(home: Home, stone: Tombstone) -> None:
 
 
 # ---------------------------------------------------------------- fingerprints
+
+
+def drop_rows(home: Home, order: str) -> None:
+    """Delete the fingerprints of an order that is done. A repeat changes nothing."""
+    (order_folder(home, order) / ROWS).unlink(missing_ok=True)
 
 
 def read_rows(home: Home, order: str) -> frozenset[str] | None:
