@@ -55,6 +55,7 @@ class LlamaServer:
         self._free = list(range(shape.streams))
         self._blends: list[Blend | None] = [None] * shape.streams
         self._taken = 0
+        self._is_at_work = False
         self._changed = threading.Condition()
         self._folder = TemporaryDirectory(prefix="lorad-llama-")  # for its owner alone
         self._server: Any = self._make(shape, adapters)
@@ -84,9 +85,16 @@ class LlamaServer:
         # Every adapter is named: one that is not answers too, at full strength.
         lora = [{"id": place, "scale": scales.get(release, 0.0)} for release, place in self._places.items()]
         self._server.handle_completions({**request, "lora": lora, "id_slot": slot.number, "cache_prompt": slot.is_warm, "stream": True}, hear)
+        self._is_at_work = True
 
     def close(self) -> None:
-        """Free it. No answer may be running on it."""
+        """Free it. No answer may be running on it.
+
+        llama.cpp's loop starts on a thread of its own, and a stop that comes before it is forgotten: the destructor would wait for
+        ever. One that has never answered is therefore asked for a token first.
+        """
+        if not self._is_at_work:
+            self.complete((), Slot(0, is_warm=False), {"prompt": [0], "max_tokens": 1}, lambda chunk: False)
         server, self._server = self._server, None
         del server  # its destructor waits for its loop
         self._folder.cleanup()

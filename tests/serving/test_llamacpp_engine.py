@@ -236,6 +236,22 @@ def test_llama_cpp_opens_no_port_and_leaves_no_files(folders: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_server_that_never_answered_is_closed_all_the_same(folders: Path) -> None:
+    """On one core its loop often starts after the stop, which llama.cpp then forgets."""
+    code = f"""
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+from pathlib import Path
+from serving.engines.llamacpp import LlamaCppEngine, LlamaOptions
+for _ in range(20):
+    engine = LlamaCppEngine(Path({str(folders / "tiny")!r}), LlamaOptions(threads=1, streams=1))
+    engine.open()
+    engine.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_serving_box_needs_no_torch(folders: Path) -> None:
     code = f"""
 import sys
