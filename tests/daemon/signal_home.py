@@ -127,10 +127,10 @@ class SignalHome:
         path = self.home.target(target) / "ack.json"
         return msgspec.json.decode(path.read_bytes(), type=Ack).number if path.exists() else 0
 
-    def say(self, what: str, adapter: str = ADAPTER, **details: str) -> Answer:
-        """A person's command, carried out as the daemon's step does."""
+    def command(self, what: str, adapter: str = ADAPTER, **details: str) -> Command:
+        """What a person asks of feedback now."""
         self._commands += 1
-        command = Command(
+        return Command(
             id=f"command-20260301-120000-000-{self._commands:06x}",
             kind=CommandKind.FEEDBACK,
             adapter=adapter,
@@ -139,6 +139,10 @@ class SignalHome:
             made_at=self.now,
             expires_at=self.now + timedelta(minutes=1),
         )
+
+    def say(self, what: str, adapter: str = ADAPTER, **details: str) -> Answer:
+        """A person's command, carried out as the daemon's step does."""
+        command = self.command(what, adapter, **details)
         path = put_command(self.home, command)
         self.feedback.apply(command, self.now)
         for _ in range(20):

@@ -8,7 +8,7 @@ import pytest
 from filled_index import facts_of
 from signal_home import ADAPTER, SignalHome, replace, signal
 
-from core.commands import Answer, Command, CommandKind
+from core.commands import Answer
 from core.requests import decide_requests
 from core.signals import SignalKind, Standing
 from store.commands import put_command, read_answer, read_commands
@@ -28,16 +28,7 @@ def ground(tmp_path: Path) -> SignalHome:
 
 def ask(ground: SignalHome, what: str, **details: str) -> Path:
     """Say it; the daemon hears it and does not answer yet. Where the answer will be."""
-    command = Command(
-        id=f"command-20260301-120000-000-{what}",
-        kind=CommandKind.FEEDBACK,
-        adapter=ADAPTER,
-        actor="ada",
-        details={"what": what, **details},
-        made_at=ground.now,
-        expires_at=ground.now + timedelta(minutes=1),
-    )
-    path = put_command(ground.home, command)
+    path = put_command(ground.home, ground.command(what, **details))
     hear(ground)
     assert read_answer(path) is None
     return path
